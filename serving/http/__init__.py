@@ -1,0 +1,1 @@
+"""What a client sees, one file per resource."""

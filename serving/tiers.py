@@ -1,0 +1,50 @@
+"""What a tier is: its name, the models in it, and what a token of it costs."""
+
+from decimal import Decimal, InvalidOperation
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+PICO_PER_USD = 10**12
+_PICO_PER_TOKEN_PER_USD_PER_MTOK = 10**6
+
+
+def pico_usd_per_token(usd_per_mtok: Decimal | int | float | str) -> int:
+    """A list price in USD per million tokens as integer pico-USD (1e-12 USD) per token.
+
+    Raises ValueError if the price is negative, not a number, or finer than a pico-USD per token.
+    """
+    try:
+        pico = Decimal(str(usd_per_mtok)) * _PICO_PER_TOKEN_PER_USD_PER_MTOK
+    except InvalidOperation:
+        raise ValueError(f"price {usd_per_mtok!r} is not a number of USD per million tokens") from None
+    if not pico.is_finite() or pico < 0 or pico != pico.to_integral_value():
+        raise ValueError(f"price {usd_per_mtok!r} must be ≥ 0 with at most six decimals of USD per million tokens")
+    return int(pico)
+
+
+def _price_in_pico(value: object) -> object:
+    return None if value is None else pico_usd_per_token(str(value))
+
+
+UsdPerMtok = Annotated[int | None, BeforeValidator(_price_in_pico)]
+"""Written as USD per million tokens, held as integer pico-USD per token; None when unknown."""
+
+
+class Tier(BaseModel):
+    """One rung of the ladder. Decisions name `models[0]`; the others are its equals, for retries and labels.
+
+    Prices are integer pico-USD per token; None means unknown, which is not free.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
+    models: tuple[str, ...] = Field(min_length=1)
+    input_pico_usd: int | None = Field(default=None, ge=0)
+    output_pico_usd: int | None = Field(default=None, ge=0)
+
+    @property
+    def priced(self) -> bool:
+        """Whether a call to this tier can be costed."""
+        return self.input_pico_usd is not None and self.output_pico_usd is not None

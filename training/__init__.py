@@ -1,0 +1,1 @@
+"""Everything that makes a router out of logs."""

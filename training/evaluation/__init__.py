@@ -1,0 +1,1 @@
+"""How good a router is, on outcomes it has not seen."""

@@ -1,0 +1,1 @@
+"""Embeddings, splits, heads, calibration and thresholds."""

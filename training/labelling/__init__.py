@@ -1,0 +1,1 @@
+"""Outcomes of logged answers → acceptable per tier."""

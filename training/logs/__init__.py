@@ -1,0 +1,1 @@
+"""The record of a logged request and the readers that stream it."""
