@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args, Literal
+from typing import Literal, get_args
 
 from serving.errors import InputError
 
@@ -138,7 +138,7 @@ def _wants_json(response_format: object) -> bool:
         return False
     if not isinstance(response_format, Mapping):
         raise InputError(f"must be an object, not {_shown(response_format)}", where="response_format")
-    return response_format.get("type") in {"json_object", "json_schema"}
+    return response_format.get("type") in ("json_object", "json_schema")
 
 
 def _shown(value: object) -> str:
@@ -149,6 +149,6 @@ def _shown(value: object) -> str:
         return f"text of {len(value)} characters" if len(value) > 20 else repr(value)
     if isinstance(value, bool | int | float):
         return repr(value)
-    return {list: "a list", dict: "an object"}.get(type(value), type(value).__name__) + (
-        " (empty)" if isinstance(value, list | dict) and not value else ""
-    )
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    return "an object" if isinstance(value, dict) else type(value).__name__

@@ -1,0 +1,54 @@
+# Everything from a bare machine: python3 with venv and pip is enough.
+PYTHON ?= python3
+PORT ?= 3000
+BIN := .venv/bin
+export TIERWISE_HOME ?= .tierwise
+export BENTOML_DO_NOT_TRACK := True
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: serve test check bench format lock bento mlflow clean
+
+# Ready when the lock is installed; made again when the lock changes.
+.venv: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch .venv
+
+serve: .venv
+	@test -e $(TIERWISE_HOME)/served/current.json || $(BIN)/tierwise train --promote
+	$(BIN)/tierwise serve --port $(PORT)
+
+test: .venv
+	$(BIN)/pytest
+
+check: .venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv
+	$(BIN)/python -m tests.benchmarks
+
+format: .venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# What a bento installs, and what a checkout installs: the same versions of what both have.
+lock: .venv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--extra training --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--constraint requirements.lock pyproject.toml -o requirements-serving.lock
+
+# A bento with the champion inside: needs nothing of this folder to serve.
+bento: .venv
+	$(BIN)/tierwise bento
+
+mlflow: .venv
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 \
+		--backend-store-uri sqlite:///$(abspath $(TIERWISE_HOME))/mlflow.db
+
+clean:
+	rm -rf .venv .tierwise .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,73 @@
+"""What a classifier says of one conversation: features, embedding, heads, and what it does without an encoder."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.chat import Conversation, read_conversation
+from serving.classifier.bundle import Bundle
+from serving.classifier.encoder import Embedding, EmbeddingMemo
+from serving.classifier.features import estimated_input_tokens, text_features
+from serving.errors import BundleError, EncoderError
+
+GOLDEN_TOLERANCE: Final = 0.02
+"""Largest accepted gap between golden probabilities here and where the bundle was trained: see
+docs/decisions/2026-11-24-encoder-graph.md for how far int8 results move between processors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One conversation: float64 (k,) per tier, cheapest first; `fallback`: the features alone were used."""
+
+    proba: NDArray[np.float64]
+    output_tokens: NDArray[np.float64]
+    input_tokens: float
+    fallback: bool
+
+
+class Classifier:
+    """A bundle and the encoder it was trained with. Without the encoder it predicts from the features alone."""
+
+    def __init__(self, bundle: Bundle, memo: EmbeddingMemo | None) -> None:
+        """Raises BundleError when the encoder of `memo` is not the one the bundle was trained with."""
+        if memo is not None and memo.encoder.identity != bundle.manifest.encoder:
+            raise BundleError("the bundle was trained with another encoder than the one loaded; train it again")
+        self.bundle = bundle
+        self.memo = memo
+
+    def remembers(self, conversation: Conversation) -> bool:
+        """Whether `predict` will be quick: it does not have to run the encoder."""
+        return self.memo is None or self.memo.cached(conversation.last_user_text) is not None
+
+    def predict(self, conversation: Conversation) -> Prediction:
+        """P(acceptable) and expected tokens of each tier. An encoder that fails costs quality, not the answer."""
+        embedding = self._embedding(conversation)
+        features = text_features(conversation)[None, :]
+        predictions = self.bundle.predict(None if embedding is None else embedding.vector[None, :], features)
+        return Prediction(
+            proba=np.asarray(predictions.proba[0], np.float64),
+            output_tokens=np.asarray(predictions.output_tokens[0], np.float64),
+            input_tokens=estimated_input_tokens(conversation),
+            fallback=embedding is None,
+        )
+
+    def check_golden(self) -> None:
+        """Compare the golden prompts with what this machine computes. Raises BundleError beyond the tolerance."""
+        for golden in self.bundle.golden:
+            proba = self.predict(read_conversation(prompt=golden.prompt)).proba
+            gap = float(np.abs(proba - np.array(golden.proba)).max())
+            if not gap <= self.bundle.manifest.golden_tolerance:
+                raise BundleError(
+                    f"golden prediction off by {gap:.4f}, more than {self.bundle.manifest.golden_tolerance}: this "
+                    "machine computes other probabilities than the one that trained the bundle; train it here"
+                )
+
+    def _embedding(self, conversation: Conversation) -> Embedding | None:
+        if self.memo is None:
+            return None
+        try:
+            return self.memo.embed(conversation.last_user_text)
+        except EncoderError:
+            return None

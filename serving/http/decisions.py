@@ -1,0 +1,102 @@
+"""The routing endpoint: a request in, a decision out, one at a time or many."""
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from pydantic_core import from_json
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from serving.chat import Conversation, read_conversation
+from serving.errors import InputError
+from serving.http.errors import BodyTooLarge, error_object
+from serving.http.metrics import Metrics
+from serving.routing.policy import Policy
+from serving.routing.promoted import PromotedRouter
+from serving.routing.router import Decision, Router
+from serving.settings import Settings
+
+_JSON: Final = "application/json"
+
+
+class Decisions:
+    """Handlers of `/route` and `/route/batch`."""
+
+    def __init__(self, promoted: PromotedRouter, settings: Settings, default_policy: Policy, metrics: Metrics) -> None:
+        self._promoted = promoted
+        self._settings = settings
+        self._default_policy = default_policy
+        self._metrics = metrics
+        # One thread: the encoder computes outside the interpreter's lock, so health checks and remembered
+        # prompts are answered meanwhile; a second would only make both slower on the worker's core.
+        self._encoding = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+
+    def routes(self) -> list[Route]:
+        """The routes of this resource."""
+        return [
+            Route("/route", self.route, methods=["POST"]),
+            Route("/route/batch", self.route_batch, methods=["POST"]),
+        ]
+
+    async def route(self, request: Request) -> Response:
+        """One decision."""
+        payload = _object(await _read_json(request, self._settings.max_request_bytes))
+        decision = await self._decide(payload, self._promoted.router)
+        return Response(decision.model_dump_json(), media_type=_JSON)
+
+    async def route_batch(self, request: Request) -> Response:
+        """A decision for each request, by the same router; one that is wrong gets an `error` in its place."""
+        payload = _object(await _read_json(request, self._settings.max_batch_bytes))
+        requests = payload.get("requests")
+        limit = self._settings.max_batch_requests
+        if not isinstance(requests, list) or not 1 <= len(requests) <= limit:
+            raise InputError(f"must be a list of 1 to {limit} requests", where="requests")
+        router = self._promoted.router
+        data = [await self._decide_or_error(item, i, router) for i, item in enumerate(requests)]
+        return Response(json.dumps({"object": "list", "data": data}), media_type=_JSON)
+
+    async def _decide_or_error(self, item: object, index: int, router: Router) -> dict[str, object]:
+        try:
+            return (await self._decide(_object(item), router)).model_dump()
+        except InputError as error:
+            where = f"requests[{index}]" + (f".{error.where}" if error.where else "")
+            return {"error": error_object(str(error), "invalid_request_error", where)}
+
+    async def _decide(self, payload: dict[str, object], router: Router) -> Decision:
+        conversation = read_conversation(
+            messages=payload.get("messages"),
+            prompt=payload.get("prompt"),
+            tools=payload.get("tools"),
+            response_format=payload.get("response_format"),
+        )
+        policy = Policy.parse(payload.get("policy"), default=self._default_policy)
+        decision = await self._run(router, conversation, policy)
+        self._metrics.decisions.labels(tier=decision.tier, reason=decision.reason).inc()
+        return decision
+
+    async def _run(self, router: Router, conversation: Conversation, policy: Policy) -> Decision:
+        if router.classifier.remembers(conversation):
+            return router.decide(conversation, policy)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._encoding, router.decide, conversation, policy)
+
+
+async def _read_json(request: Request, limit: int) -> object:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise BodyTooLarge(f"is larger than {limit} bytes, the limit of this endpoint", where="body")
+    try:
+        return from_json(bytes(body), allow_inf_nan=False)
+    except ValueError as error:
+        raise InputError(f"is not JSON: {error}", where="body") from None
+
+
+def _object(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise InputError(f"must be a JSON object with `messages` or `prompt`, not {type(value).__name__}", where="body")
+    return value

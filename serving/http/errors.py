@@ -1,0 +1,47 @@
+"""How an error looks to a client: OpenAI's shape, whatever went wrong."""
+
+import logging
+from typing import Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from serving.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+_TYPES: Final = {404: "not_found_error", 405: "invalid_request_error", 413: "invalid_request_error"}
+
+
+class BodyTooLarge(InputError):
+    """A request body over the limit."""
+
+
+def error_object(message: str, kind: str, where: str | None) -> dict[str, object]:
+    """The `error` of an error body: message, type, param (the offending field) and code."""
+    return {"message": message, "type": kind, "param": where, "code": None}
+
+
+def on_input_error(_request: Request, error: Exception) -> Response:
+    """400, or 413 for a body over the limit: says what was wrong, where, and what to do."""
+    where = error.where if isinstance(error, InputError) else None
+    body = error_object(str(error), "invalid_request_error", where)
+    return JSONResponse({"error": body}, status_code=413 if isinstance(error, BodyTooLarge) else 400)
+
+
+def on_http_error(_request: Request, error: Exception) -> Response:
+    """An unknown path, a wrong method."""
+    assert isinstance(error, HTTPException)
+    kind = _TYPES.get(error.status_code, "api_error")
+    return JSONResponse(
+        {"error": error_object(str(error.detail), kind, None)},
+        status_code=error.status_code,
+        headers=error.headers,
+    )
+
+
+def on_unexpected_error(request: Request, error: Exception) -> Response:
+    """500: the traceback goes to the log, never what the client sent."""
+    logger.error("unexpected error in %s %s", request.method, request.url.path, exc_info=error)
+    return JSONResponse({"error": error_object("internal error", "api_error", None)}, status_code=500)

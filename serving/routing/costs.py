@@ -1,0 +1,29 @@
+"""What a call to each tier is expected to cost.
+
+An expectation is a statistic, kept in floats; amounts of money that were or will be paid are integers elsewhere.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.classifier.heads import FloatArray
+from serving.tiers import PICO_PER_USD, Tier
+
+
+def priced(tiers: Sequence[Tier]) -> bool:
+    """Whether every tier has prices, so that costs are in USD."""
+    return all(tier.priced for tier in tiers)
+
+
+def expected_costs(tiers: Sequence[Tier], input_tokens: FloatArray, output_tokens: FloatArray) -> NDArray[np.float64]:
+    """Cost of each prompt at each tier: (n,), (n, k) → float64 (n, k).
+
+    In USD when every tier has prices. Otherwise in units of the ladder, 0 for the cheapest to 1 for the top:
+    an unknown price is not a free one.
+    """
+    if not priced(tiers):
+        return np.broadcast_to(np.linspace(0, 1, len(tiers)), output_tokens.shape)
+    prices = np.array([(tier.input_pico_usd, tier.output_pico_usd) for tier in tiers], np.float64) / PICO_PER_USD
+    return np.asarray(input_tokens[:, None] * prices[:, 0] + output_tokens * prices[:, 1], np.float64)

@@ -1,0 +1,112 @@
+"""Which router serves: the promoted one, verified before it is swapped in, or the last that was good.
+
+A folder, `TIERWISE_HOME` or the model inside a bento, holds
+
+    served/current.json           which bundle serves; replaced last and atomically by a promotion
+    served/<folder>/              the bundle
+    encoders/<digest>/            the encoder, once for all bundles
+"""
+
+import logging
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from serving.classifier.bundle import read_bundle
+from serving.classifier.classifier import Classifier
+from serving.classifier.encoder import EmbeddingMemo, Encoder, EncoderIdentity
+from serving.errors import BundleError, EncoderError, TierwiseError
+from serving.routing.router import Router
+from serving.tiers import Tier
+
+logger = logging.getLogger(__name__)
+
+BUILT_IN: Final = Path(__file__).parent.parent / "classifier" / "fallback"
+
+
+class Pointer(BaseModel):
+    """What `current.json` says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str
+    folder: str
+    digest: str
+
+
+class PromotedRouter:
+    """The router in service: the built-in fallback until the first `refresh`.
+
+    `problem` says why the promoted router, or its encoder, is not in use; None when it is.
+    """
+
+    def __init__(self, home: Path, *, tiers: tuple[Tier, ...] | None = None, memo_size: int = 10_000) -> None:
+        self.home = home
+        self.problem: str | None = "the promoted router is not loaded yet"
+        self._tiers = tiers
+        self._memo_size = memo_size
+        self._memo: EmbeddingMemo | None = None
+        self._seen: tuple[int, int, int] | Literal["never looked"] | None = "never looked"
+        built_in = Classifier(read_bundle(BUILT_IN), None)
+        self.router = Router(built_in, "built-in", tiers=tiers, by_position=True)
+
+    def refresh(self) -> bool | None:
+        """Take over a new promotion: True taken, False refused with `problem` set, None nothing new."""
+        signature = self._signature()
+        if signature == self._seen:
+            return None
+        self._seen = signature
+        try:
+            self.router, self.problem = self._promoted()
+        except TierwiseError as error:
+            self.problem = str(error)
+            logger.warning("promoted router refused, %s serves on: %s", self.router.name, error)
+            return False
+        logger.info("router %s serves", self.router.name)
+        return True
+
+    @property
+    def pointer(self) -> Path:
+        """The file that a promotion replaces."""
+        return self.home / "served" / "current.json"
+
+    def _signature(self) -> tuple[int, int, int] | None:
+        try:
+            status = self.pointer.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def _promoted(self) -> tuple[Router, str | None]:
+        """The promoted router, and what is wrong with it that it can serve with."""
+        try:
+            pointer = Pointer.model_validate_json(self.pointer.read_bytes())
+        except FileNotFoundError:
+            raise BundleError("no router is promoted; run: tierwise train --promote") from None
+        except (OSError, ValidationError) as error:
+            raise BundleError(
+                f"{self.pointer} is not a pointer to a bundle: {error}; promote a version again"
+            ) from None
+        bundle = read_bundle(self.pointer.parent / pointer.folder)
+        if bundle.digest != pointer.digest:
+            raise BundleError(f"{pointer.folder} is not the bundle that was promoted; promote it again")
+        try:
+            memo = self._memo_for(bundle.manifest.encoder)
+        except EncoderError as error:
+            if self._memo is not None:  # a router with an encoder serves, and is better than one without
+                raise
+            return Router(Classifier(bundle, None), pointer.version, tiers=self._tiers), str(error)
+        classifier = Classifier(bundle, memo)
+        classifier.check_golden()
+        router = Router(classifier, pointer.version, tiers=self._tiers)
+        self._memo = memo
+        return router, None
+
+    def _memo_for(self, identity: EncoderIdentity | None) -> EmbeddingMemo | None:
+        if identity is None:
+            return None
+        if self._memo is not None and self._memo.encoder.identity == identity:
+            return self._memo
+        encoder = Encoder.load(self.home / "encoders" / identity.digest, expected=identity)
+        return EmbeddingMemo(encoder, self._memo_size)

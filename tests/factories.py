@@ -1,0 +1,73 @@
+"""Small made-up parts for tests: an encoder of eight dimensions, examples with a known answer, a trained bundle."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from serving.chat import read_conversation
+from serving.classifier.bundle import Bundle
+from serving.classifier.encoder import Embedding, EncoderIdentity
+from serving.classifier.features import estimated_input_tokens, text_features
+from serving.tiers import Tier
+from training.config import HeadSettings, TrainingConfig
+from training.fitting.embeddings import text_key
+from training.fitting.examples import Examples, prompt_groups, split_parts
+from training.fitting.router import fit_bundle
+
+IDENTITY = EncoderIdentity(
+    name="fake", revision="1", model_sha256="0" * 64, tokenizer_sha256="1" * 64,
+    dimension=8, pooling="none", max_tokens=256,
+)  # fmt: skip
+TIERS = (
+    Tier(name="economy", models=("small",), input_pico_usd=150_000, output_pico_usd=600_000),
+    Tier(name="standard", models=("middle",), input_pico_usd=1_000_000, output_pico_usd=4_000_000),
+    Tier(name="premium", models=("large",), input_pico_usd=5_000_000, output_pico_usd=20_000_000),
+)
+CONFIG = TrainingConfig(heads=HeadSettings(components=4, trees=30, fallback_trees=15, token_trees=10))
+
+
+class FakeEncoder:
+    """Eight numbers from a text's hash: alike for nothing but the same text."""
+
+    identity = IDENTITY
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def embed(self, text: str) -> Embedding:
+        self.calls += 1
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+        vector = np.random.default_rng(seed).normal(size=8).astype(np.float32)
+        return Embedding(vector / np.linalg.norm(vector), truncated=False)
+
+
+def made_up_examples(n: int = 1500, seed: int = 0) -> Examples:
+    """Prompts of which short ones are easy: economy is right on them with .95, on long ones with .35."""
+    rng = np.random.default_rng(seed)
+    encoder = FakeEncoder()
+    long = rng.random(n) < 0.5
+    texts = [f"Question {seed}-{i}: " + "prove it carefully, " * (20 if hard else 1) for i, hard in enumerate(long)]
+    conversations = [read_conversation(prompt=text) for text in texts]
+    chance = np.stack([np.where(long, low, 0.95) for low in (0.35, 0.65, 0.93)], axis=1)
+    tokens = np.where(long, 400.0, 40.0)[:, None] * np.array([0.8, 1.0, 1.2])
+    return Examples(
+        key=np.array([text_key(text) for text in texts], "S64"),
+        embedding=np.stack([encoder.embed(text).vector for text in texts]),
+        features=np.stack([text_features(conversation) for conversation in conversations]),
+        acceptable=(rng.random((n, 3)) < chance).astype(np.float32),
+        trust=np.ones((n, 3), np.float32),
+        weight=np.ones((n, 3), np.float32),
+        output_tokens=tokens.astype(np.float32),
+        input_tokens=np.array([estimated_input_tokens(c) for c in conversations], np.float32),
+        cost_usd=np.full((n, 3), np.nan),
+        held_out=np.zeros(n, bool),
+        slices={},
+    )
+
+
+def trained_bundle(folder: Path, *, seed: int = 0, config: TrainingConfig = CONFIG) -> Bundle:
+    """A bundle trained on `made_up_examples`, with the fake encoder."""
+    examples = made_up_examples(seed=seed)
+    part = split_parts(examples, prompt_groups(examples, config.same_prompt_cosine), config.split)
+    return fit_bundle(folder, examples, part, TIERS, config, FakeEncoder())

@@ -1,0 +1,126 @@
+"""Thresholds keep what they promise."""
+
+import numpy as np
+import pytest
+
+from serving.classifier.bundle import CalibrationSet, Predictions
+from serving.routing.promise import betting_wealth, choose, promised_thresholds, retained_quality
+from tests.factories import TIERS
+
+
+def test_the_rule_takes_the_highest_probability_less_weighted_cost() -> None:
+    proba = np.array([[0.6, 0.8, 0.9]])
+    costs = np.array([[1.0, 2.0, 4.0]])
+    assert choose(proba, costs, 0.0).tolist() == [2]
+    assert choose(proba, costs, 0.1).tolist() == [1]  # .5, .6, .5
+    assert choose(proba, costs, 0.3).tolist() == [0]  # .3, .2, -.3
+
+
+def test_ties_go_to_the_cheaper_tier() -> None:
+    assert choose(np.array([[0.7, 0.7, 0.7]]), np.array([[1.0, 2.0, 3.0]]), 0.0).tolist() == [0]
+
+
+def test_retained_quality_is_relative_to_the_top_tier() -> None:
+    outcome = np.array([[1, 1], [0, 1], [0, 1], [1, 0]], float)
+    assert retained_quality(outcome, np.array([0, 1, 0, 0])) == pytest.approx(3 / 3)
+    assert retained_quality(outcome, np.array([0, 0, 0, 1])) == pytest.approx(1 / 3)
+
+
+def test_a_bet_against_a_true_mean_rarely_wins() -> None:
+    rng = np.random.default_rng(1)
+    wins = sum(betting_wealth(rng.random(200) < 0.5, 0.5, 0.05) >= 20 for _ in range(400))
+    assert wins <= 0.05 * 400  # Markov allows 5 %; the bet itself gives far less
+
+
+def test_a_bet_on_a_clear_gap_wins() -> None:
+    rng = np.random.default_rng(1)
+    assert betting_wealth(rng.random(300) < 0.65, 0.5, 0.05) >= 20
+
+
+def made_up_calibration(n: int, seed: int) -> CalibrationSet:
+    """Two kinds of prompts; the predictions know the kind, the outcomes are drawn."""
+    rng = np.random.default_rng(seed)
+    hard = rng.random(n) < 0.4
+    proba = np.where(hard[:, None], [0.3, 0.5, 0.9], [0.93, 0.94, 0.95])
+    predicted = Predictions(proba.astype(np.float32), np.full((n, 3), 200, np.float32))
+    return CalibrationSet(
+        predicted=predicted,
+        fallback=predicted,
+        input_tokens=np.full(n, 100, np.float32),
+        acceptable=(rng.random((n, 3)) < proba).astype(np.float32),
+        weight=np.ones((n, 3), np.float32),
+    )
+
+
+def true_quality(mu: float) -> float:
+    proba = np.array([[0.3, 0.5, 0.9], [0.93, 0.94, 0.95]])
+    costs = np.array([[tier.input_pico_usd * 100 + tier.output_pico_usd * 200 for tier in TIERS]] * 2) / 1e12
+    chosen = proba[np.arange(2), choose(proba, costs, mu)]
+    return float([0.4, 0.6] @ chosen / ([0.4, 0.6] @ proba[:, -1]))
+
+
+def test_a_promise_fails_no_more_often_than_it_says() -> None:
+    failures = found = 0
+    for seed in range(200):
+        (threshold,) = promised_thresholds(made_up_calibration(600, seed), TIERS, [0.95])
+        if threshold.mu is not None:
+            found += 1
+            failures += true_quality(threshold.mu) < 0.95
+    assert found > 100
+    assert failures <= 0.05 * 200
+
+
+def test_a_promise_is_not_bought_by_always_taking_the_top() -> None:
+    (threshold,) = promised_thresholds(made_up_calibration(3000, 0), TIERS, [0.95])
+    assert threshold.mu is not None
+    assert true_quality(threshold.mu) == pytest.approx(0.95 + 0.0, abs=0.05)
+    assert choose(np.array([[0.93, 0.94, 0.95]]), np.array([[0.0001, 0.0009, 0.0045]]), threshold.mu).tolist() == [0]
+
+
+def test_too_few_prompts_are_refused_with_the_number_it_would_take() -> None:
+    (threshold,) = promised_thresholds(made_up_calibration(40, 0), TIERS, [0.99])
+    assert threshold.mu is None
+    assert threshold.refused is not None
+    assert threshold.labels_needed is not None
+    assert threshold.labels_needed > 40
+
+
+def test_a_target_out_of_reach_is_refused_without_a_number() -> None:
+    calibration = made_up_calibration(2000, 0)
+    calibration.predicted.proba[:] = [0.9, 0.1, 0.1]  # sends everything to economy
+    (threshold,) = promised_thresholds(calibration, TIERS, [0.99])
+    assert (threshold.mu, threshold.labels_needed) == (None, None)
+    assert "does not retain 99%" in str(threshold.refused)
+
+
+def test_logged_propensities_stand_in_for_the_answers_nobody_saw() -> None:
+    """One logged answer a prompt, drawn by a known policy: the same μ holds, found with more prompts."""
+    whole = made_up_calibration(8000, 3)
+    rng = np.random.default_rng(0)
+    logged = rng.choice(3, size=8000, p=[0.4, 0.2, 0.4])
+    seen = np.eye(3, dtype=bool)[logged]
+    partly = CalibrationSet(
+        predicted=whole.predicted,
+        fallback=whole.fallback,
+        input_tokens=whole.input_tokens,
+        acceptable=np.where(seen, whole.acceptable, np.nan).astype(np.float32),
+        weight=np.where(seen, 1 / np.array([0.4, 0.2, 0.4]), 1).astype(np.float32),
+    )
+    (threshold,) = promised_thresholds(partly, TIERS, [0.90])
+    assert threshold.mu is not None
+    assert true_quality(threshold.mu) >= 0.90
+
+
+def test_answers_without_propensity_promise_nothing() -> None:
+    calibration = made_up_calibration(500, 0)
+    calibration.acceptable[:, 1] = np.nan
+    (threshold,) = promised_thresholds(calibration, TIERS, [0.90])
+    assert threshold.mu is None
+    assert "propensity" in str(threshold.refused)
+
+
+def test_tiers_without_prices_cost_a_step_of_the_ladder() -> None:
+    tiers = [tier.model_copy(update={"input_pico_usd": None}) for tier in TIERS]
+    (threshold,) = promised_thresholds(made_up_calibration(3000, 0), tiers, [0.95])
+    assert threshold.mu is not None
+    assert 0 < threshold.mu <= 10

@@ -1,0 +1,227 @@
+"""The `tierwise` command: training and the registry, plus the commands of `serving.cli`."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+import serving.cli
+from serving.errors import TierwiseError
+from serving.settings import read_settings
+
+if TYPE_CHECKING:
+    from training.logs.ladder import Ladder
+    from training.pipeline import Data
+    from training.registry import Registry
+
+_DATASETS: Final = Path(__file__).parent.parent / "datasets"
+_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class _Tierwise(click.Group):
+    """Turns the errors raised on purpose into a message and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except TierwiseError as error:
+            raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] in ("serving", "training"):
+                raise
+            raise click.ClickException(
+                f"{error.name} is not installed, and this command needs it: pip install 'tierwise[training]'"
+            ) from error
+
+
+@click.group(cls=_Tierwise)
+@click.version_option(package_name="tierwise")
+def tierwise() -> None:
+    """Learns from your own LLM logs which model tier is enough for each prompt, and serves that decision."""
+
+
+@tierwise.command()
+@click.option(
+    "--logs",
+    multiple=True,
+    type=_FILE,
+    help="Logs or an outcome table; repeat for more. Default: the public outcomes.",
+)
+@click.option("--ladder", "ladder_file", type=_FILE, help="Which models make which tier (docs/log-format.md).")
+@click.option("--prices", type=_FILE, help="CSV of list prices: model, usd_per_mtok_in, usd_per_mtok_out.")
+@click.option("--config", "config_file", type=_FILE, help="TOML with a [training] section.")
+@click.option("--promote", is_flag=True, help="Make it the champion unless it is worse on held-out prompts.")
+@click.option("--force", is_flag=True, help="With --promote: even if it is worse. Recorded.")
+@click.option("--strict", is_flag=True, help="End at the first bad line instead of setting it aside.")
+@click.option(
+    "--rejects",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where bad lines go. Default: beside the first log.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.argument("more_logs", nargs=-1, type=_FILE)
+def train(
+    logs: Sequence[Path],
+    more_logs: Sequence[Path],
+    ladder_file: Path | None,
+    prices: Path | None,
+    config_file: Path | None,
+    promote: bool,
+    force: bool,
+    strict: bool,
+    rejects: Path | None,
+    as_json: bool,
+) -> None:
+    """Train a router and register it as a new version."""
+    from training.config import read_config
+    from training.pipeline import train as run
+    from training.report import trained_json, trained_text
+
+    if force and not promote:
+        raise click.UsageError("--force goes with --promote")
+    config = read_config(config_file)
+    paths = (*logs, *more_logs)
+    data = _log_data(paths, ladder_file, prices, strict=strict, rejects=rejects) if paths else _public_data(ladder_file)
+    trained = run(data, read_settings().home, config, promote=promote, force=force, say=_say)
+    click.echo(json.dumps(trained_json(trained)) if as_json else trained_text(trained))
+
+
+@tierwise.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def routers(as_json: bool) -> None:
+    """List the versions and their figures on held-out prompts."""
+    from training.report import version_json, versions_text
+
+    versions = _registry().versions()
+    if as_json:
+        click.echo(json.dumps({"routers": [version_json(version) for version in versions]}))
+    elif versions:
+        click.echo(versions_text(versions))
+    else:
+        click.echo("no router yet; run: tierwise train", err=True)
+
+
+@tierwise.command()
+@click.argument("version")
+def promote(version: str) -> None:
+    """Make VERSION the champion; a running service follows within two seconds."""
+    registry = _registry()
+    number = registry.resolve(version)
+    registry.promote(number)
+    click.echo(f"version {number} is the champion")
+
+
+@tierwise.command()
+def rollback() -> None:
+    """Make the champion before this one the champion again."""
+    click.echo(f"version {_registry().rollback()} is the champion again")
+
+
+@tierwise.group()
+def dataset() -> None:
+    """The data in the box."""
+
+
+@dataset.command("build")
+@click.argument("tables", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=_DATASETS / "public_outcomes.parquet")
+def dataset_build(tables: Path, out: Path) -> None:
+    """Build the public outcomes from the folder TABLES; no text goes into them."""
+    from training.fitting.embeddings import EmbeddingStore
+    from training.pipeline import home_encoder
+    from training.public_outcomes import build_public_outcomes
+
+    home = read_settings().home
+    encoder = home_encoder(home)
+    prompts = build_public_outcomes(tables, out, encoder, EmbeddingStore(home / "embeddings", encoder))
+    click.echo(f"{prompts:,} prompts in {out}, {out.stat().st_size / 1e6:.1f} MB")
+
+
+@dataset.command("fallback")
+@click.argument("reference")
+def dataset_fallback(reference: str) -> None:
+    """Make the features-only heads of a version the built-in router that serves before any is promoted."""
+    from serving.classifier.bundle import write_bundle
+    from serving.routing.promoted import BUILT_IN
+    from training.fitting.router import without_encoder
+
+    registry = _registry()
+    with registry.bundle(registry.resolve(reference)) as (_, bundle):
+        write_bundle(BUILT_IN, without_encoder(bundle))
+    click.echo(f"{BUILT_IN} written")
+
+
+for command in serving.cli.COMMANDS:
+    tierwise.add_command(command)
+
+
+def main() -> None:
+    """The console script."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    tierwise()
+
+
+def _public_data(ladder_file: Path | None) -> "Data":
+    from training.logs.ladder import read_ladder
+    from training.pipeline import Data
+
+    ladder = read_ladder(ladder_file or _DATASETS / "public_ladder.json")
+    return Data("public outcomes", _DATASETS / "public_outcomes.parquet", ladder, None)
+
+
+def _log_data(
+    paths: tuple[Path, ...],
+    ladder_file: Path | None,
+    prices: Path | None,
+    *,
+    strict: bool,
+    rejects: Path | None,
+) -> "Data":
+    """Reads the logs once, to report what cannot be read and to learn the ladder and prices they show."""
+    from training.logs.ladder import read_prices
+    from training.logs.ladder_of_log import LadderCollector
+    from training.logs.readers import read_log
+    from training.logs.rejects import ReadReport, RejectFile
+    from training.pipeline import Data
+
+    given = _given_ladder(ladder_file, paths[0])
+    collector, report = LadderCollector(), ReadReport()
+    with RejectFile(rejects or paths[0].with_name(f"{paths[0].name}.rejects.jsonl")) as file:
+        for request in read_log(paths, strict=strict, rejects=file, ladder=given, report=report):
+            collector.see(request)
+    _say(f"{', '.join(map(str, paths))}: {report}")
+    if report.rejected:
+        _say(f"rejects are in {file.path}")
+    ladder = given or collector.ladder()
+    if prices is not None:
+        ladder = ladder.with_prices(read_prices(prices))
+    ladder, estimates = collector.priced(ladder)
+    for estimate in estimates:
+        _say(f"price of {estimate}")
+    for tier in ladder.tiers:
+        if not tier.priced:
+            _say(f"price of {tier.name}: unknown; costs are counted in steps of the ladder (--prices sets it)")
+    return Data(" + ".join(path.name for path in paths), paths[0], ladder, paths)
+
+
+def _given_ladder(file: Path | None, log: Path) -> "Ladder | None":
+    from training.logs.ladder import read_ladder
+    from training.logs.outcome_table import table_name
+
+    return None if file is None else read_ladder(file, table_name(log))
+
+
+def _registry() -> "Registry":
+    from training.registry import Registry
+
+    return Registry(read_settings().home)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)

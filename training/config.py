@@ -1,0 +1,87 @@
+"""What a training run is told: one TOML section, logged whole to MLflow."""
+
+import tomllib
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from serving.errors import ConfigurationError
+
+
+class Split(BaseModel):
+    """Shares of the prompt groups: heads are fitted, calibrated, given thresholds and judged on different ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fit: float = Field(0.55, gt=0)
+    calibrate: float = Field(0.10, gt=0)
+    threshold: float = Field(0.20, gt=0)
+    test: float = Field(0.15, gt=0)
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Self:
+        if abs(sum(self.model_dump().values()) - 1) > 1e-9:
+            raise ValueError(f"shares must sum to 1, not {sum(self.model_dump().values()):g}")
+        return self
+
+
+class FeedbackWeights(BaseModel):
+    """How much a complaint counts beside a judged outcome, 0 (ignored) to 1. A judgement, not a measurement."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    regenerate: float = Field(0.5, ge=0, le=1)
+    escalate: float = Field(0.8, ge=0, le=1)
+    edit: float = Field(0.3, ge=0, le=1)
+
+
+class HeadSettings(BaseModel):
+    """Gradient boosting, in scikit-learn's terms. Figures behind the defaults: docs/decisions/2026-11-24-heads.md."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    components: int = Field(64, ge=1, le=384, description="principal components of the embedding")
+    trees: int = Field(120, ge=1, le=1000)
+    learning_rate: float = Field(0.05, gt=0, le=1)
+    leaves: int = Field(12, ge=2, le=64)
+    min_samples_leaf: int = Field(25, ge=1)
+    l2: float = Field(5.0, ge=0)
+    fallback_trees: int = Field(60, ge=1, le=1000, description="of the features-only heads")
+    token_trees: int = Field(40, ge=1, le=1000, description="of the expected output tokens")
+
+
+class TrainingConfig(BaseModel):
+    """The `[training]` section."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    acceptable_from: float = Field(
+        0.5, ge=0, le=1, description="least score that is acceptable, unless the ladder says"
+    )
+    targets: tuple[float, ...] = Field((0.90, 0.95, 0.98, 0.99), min_length=1)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    max_weight: float = Field(10.0, ge=1, description="clip of inverse propensities")
+    min_labels: int = Field(30, ge=10, description="fewest labels of a tier, and of its rarer outcome a third of them")
+    same_prompt_cosine: float = Field(0.95, gt=0, le=1, description="prompts this similar are one group")
+    seed: int = 0
+    split: Split = Split()
+    feedback_weight: FeedbackWeights = FeedbackWeights()
+    heads: HeadSettings = HeadSettings()
+
+
+def read_config(path: Path | None) -> TrainingConfig:
+    """The `[training]` section of a TOML file, or the defaults. Raises ConfigurationError naming the key."""
+    if path is None:
+        return TrainingConfig()
+    try:
+        section = tomllib.loads(path.read_text("utf-8")).get("training", {})
+        return TrainingConfig.model_validate(section)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(("training", *map(str, first["loc"])))
+        raise ConfigurationError(f"{path}: {key}: {first['msg']}, not {first.get('input')!r}") from None

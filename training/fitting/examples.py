@@ -1,0 +1,95 @@
+"""What a router is fitted on: prompts as arrays, in the four parts of a split."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from training.config import Split
+from training.labelling.outcomes import Labels
+
+PARTS: Final = ("fit", "calibrate", "threshold", "test")
+_BLOCK: Final = 2048  # rows of the similarity matrix held at a time
+
+
+@dataclass(frozen=True)
+class Examples:
+    """n prompts, k tiers, cheapest first.
+
+    key: bytes (n,), sha256 of the embedded text in hex. embedding: float32 (n, d). features: float32 (n, f).
+    acceptable, trust, weight, output_tokens: float32 (n, k), as in `training.labelling.outcomes`.
+    input_tokens: float32 (n,). cost_usd: float64 (n, k), as recorded, NaN where unknown. held_out: bool (n,),
+    rows that the source itself reserves for tests. slices: name → text (n,), None where it has none.
+    """
+
+    key: NDArray[np.bytes_]
+    embedding: NDArray[np.float32]
+    features: NDArray[np.float32]
+    acceptable: NDArray[np.float32]
+    trust: NDArray[np.float32]
+    weight: NDArray[np.float32]
+    output_tokens: NDArray[np.float32]
+    input_tokens: NDArray[np.float32]
+    cost_usd: NDArray[np.float64]
+    held_out: NDArray[np.bool_]
+    slices: Mapping[str, NDArray[np.object_]]
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Self:
+        """The examples at `rows`, a mask or indices."""
+        arrays = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "slices"}
+        return replace(self, **arrays, slices={name: values[rows] for name, values in self.slices.items()})
+
+    def digest(self) -> str:
+        """sha256 over keys and labels: the same prompts with the same outcomes give the same digest, in any order."""
+        order = np.argsort(self.key, kind="stable")
+        sha = hashlib.sha256()
+        for array in (self.key, self.acceptable, self.weight, self.trust):
+            sha.update(np.ascontiguousarray(array[order]).tobytes())
+        return sha.hexdigest()
+
+
+def label_arrays(labels: Sequence[Labels]) -> dict[str, Any]:
+    """The arrays of `Examples` that come from labels, by name; costs keep double precision."""
+    single = ("acceptable", "trust", "weight", "output_tokens")
+    arrays = {name: np.array([getattr(row, name) for row in labels], np.float32) for name in single}
+    return {**arrays, "cost_usd": np.array([row.cost_usd for row in labels], np.float64)}
+
+
+def prompt_groups(examples: Examples, cosine: float) -> NDArray[np.intp]:
+    """Group number of each prompt: prompts joined by a chain of embeddings at least `cosine` alike share one."""
+    E, n = examples.embedding, len(examples)
+    rows, columns = [], []
+    for start in range(0, n, _BLOCK):
+        alike = np.argwhere(E[start : start + _BLOCK] @ E[start:].T >= cosine) + start
+        rows.append(alike[:, 0])
+        columns.append(alike[:, 1])
+    i, j = np.concatenate(rows), np.concatenate(columns)
+    graph = coo_array((np.ones(len(i), np.bool_), (i, j)), shape=(n, n))
+    return np.asarray(connected_components(graph, directed=False)[1], np.intp)
+
+
+def split_parts(examples: Examples, groups: NDArray[np.intp], split: Split) -> NDArray[np.intp]:
+    """Index into PARTS for each prompt; a group is never divided.
+
+    The part follows from a hash of the group's first key, so a prompt stays in its part when a log grows, and
+    two versions trained on overlapping logs are judged on prompts that neither was fitted on. Groups with a
+    prompt that its source holds out are test.
+    """
+    order = np.argsort(examples.key, kind="stable")  # so that a group's first key does not depend on row order
+    unique, first = np.unique(groups[order], return_index=True)
+    position = [
+        int.from_bytes(hashlib.sha256(b"split:" + key).digest()[:8]) / 2**64 for key in examples.key[order][first]
+    ]
+    ends = np.cumsum([getattr(split, name) for name in PARTS])[:-1]
+    part_of_group = np.searchsorted(ends, position, side="right")
+    member_of = np.searchsorted(unique, groups)
+    part_of_group[member_of[examples.held_out]] = PARTS.index("test")
+    return np.asarray(part_of_group[member_of], np.intp)

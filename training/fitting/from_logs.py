@@ -1,0 +1,77 @@
+"""How logs become examples: labels and features first, so that a log without enough labels fails before the
+encoder has run, then the embeddings that are not kept yet."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from serving.classifier.features import FEATURE_NAMES, estimated_input_tokens, text_features
+from serving.errors import LabelError
+from training.fitting.embeddings import EmbeddingStore, text_key
+from training.fitting.examples import Examples, label_arrays
+from training.labelling.outcomes import Labeller
+from training.labelling.summary import LabelSummary
+from training.logs.ladder import Ladder
+from training.logs.readers import read_log
+from training.logs.record import LoggedRequest
+from training.progress import progress
+
+_SLICES = ("table", "task", "team", "feature")
+
+
+def read_examples(
+    paths: Sequence[Path], ladder: Ladder, labeller: Labeller, store: EmbeddingStore
+) -> tuple[Examples, LabelSummary]:
+    """The labelled requests of logs that were read once before, which reported their rejects.
+
+    Raises LabelError when no request carries an outcome of a tier on the ladder.
+    """
+    summary = LabelSummary(ladder.names)
+    rows = []
+    for request in read_log(paths, ladder=ladder):
+        labels = labeller(request.outcomes)
+        if np.isnan(labels.acceptable).all():
+            continue
+        summary.add(labels)
+        conversation = request.conversation
+        rows.append(
+            (
+                text_key(conversation.last_user_text),
+                text_features(conversation),
+                estimated_input_tokens(conversation),
+                request.split == "test",
+                _slices(request),
+                labels,
+            )
+        )
+    if not rows:
+        raise LabelError("no request carries an outcome of a tier on the ladder: add acceptable, score or feedback")
+    keys, features, input_tokens, held_out, slices, all_labels = zip(*rows, strict=True)
+    with progress("embedding", len(rows)) as advance:
+        for done in store.add(_labelled_texts(paths, ladder, labeller)):
+            advance(done)
+    examples = Examples(
+        key=np.array(keys, "S64"),
+        embedding=store.read(keys),
+        features=np.stack(features).reshape(len(rows), len(FEATURE_NAMES)),
+        input_tokens=np.array(input_tokens, np.float32),
+        held_out=np.array(held_out),
+        slices={
+            name: np.array(values, object) for name, values in zip(_SLICES, zip(*slices, strict=True), strict=True)
+        },
+        **label_arrays(all_labels),
+    )
+    return examples, summary
+
+
+def _labelled_texts(paths: Sequence[Path], ladder: Ladder, labeller: Labeller) -> Iterator[str]:
+    """Read again rather than held: a log is larger than memory before its embeddings are."""
+    for request in read_log(paths, ladder=ladder):
+        if not np.isnan(labeller(request.outcomes).acceptable).all():
+            yield request.conversation.last_user_text
+
+
+def _slices(request: LoggedRequest) -> tuple[str | None, ...]:
+    metadata = request.metadata
+    return request.table, metadata.task, metadata.team, metadata.feature

@@ -1,0 +1,126 @@
+"""How a bundle is made of examples: fitted, exported, reloaded, then calibrated and given thresholds through it."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.chat import read_conversation
+from serving.classifier.bundle import Bundle, CalibrationSet, Golden, Manifest, Predictions, write_bundle
+from serving.classifier.classifier import GOLDEN_TOLERANCE, Classifier
+from serving.classifier.encoder import EmbeddingMemo, Encoder
+from serving.classifier.features import FEATURE_NAMES
+from serving.classifier.heads import Heads, design_matrix
+from serving.routing.promise import promised_thresholds
+from serving.tiers import Tier
+from training.config import TrainingConfig
+from training.fitting.examples import PARTS, Examples
+from training.fitting.heads import calibrated, check_labels, fit_heads, fit_projection
+
+GOLDEN_PROMPTS: Final = (
+    "What is the capital of Portugal?",
+    "Translate into German: the invoice is due at the end of the month.",
+    "Prove that the sum of two even numbers is even.",
+    "Summarise the following meeting notes in three bullet points:\n- budget moved to May\n- hiring paused",
+    "def total(items):\n    return sum(i.price for i in items)\n\nWhy does this fail when items is None?",
+    "A tank fills in 6 hours and drains in 9. Both are opened when it is half full. When is it full?",
+    "Which of the following is a noble gas?\nA. nitrogen\nB. argon\nC. chlorine\nD. oxygen",
+    "Écris un message poli pour refuser une invitation à déjeuner.",
+    "请用一句话解释什么是通货膨胀。",
+    "SELECT region, SUM(amount) FROM orders GROUP BY 1;  -- rewrite it to keep only regions above the mean",
+)
+
+
+def fit_bundle(
+    folder: Path,
+    examples: Examples,
+    part: NDArray[np.intp],
+    tiers: tuple[Tier, ...],
+    config: TrainingConfig,
+    encoder: Encoder,
+) -> Bundle:
+    """Train a bundle into `folder` and give it back as reloaded. `part`: index into PARTS for each example.
+
+    Raises LabelError when a tier has too few labels to fit.
+    """
+    fit, calibrate, threshold, _ = (examples.take(part == i) for i in range(len(PARTS)))
+    names = [tier.name for tier in tiers]
+    check_labels(examples, names, config.min_labels, "learn from")
+    check_labels(fit, names, config.min_labels // 2, "fit")
+
+    settings = config.heads
+    projection = fit_projection(fit.embedding, settings.components, config.seed)
+    X = design_matrix(projection, fit.embedding, fit.features)
+    draft = Bundle(
+        manifest=Manifest(
+            created=datetime.now(UTC),
+            tiers=tiers,
+            encoder=encoder.identity,
+            feature_names=FEATURE_NAMES,
+            thresholds=(),
+            fallback_thresholds=(),
+            metrics={},
+            dataset_digest=examples.digest(),
+            golden_tolerance=GOLDEN_TOLERANCE,
+        ),
+        digest="",
+        projection=projection,
+        heads=fit_heads(X, fit, settings, settings.trees, config.seed),
+        fallback_heads=fit_heads(fit.features, fit, settings, settings.fallback_trees, config.seed),
+        calibration=_calibration_set(None, threshold),
+        golden=(),
+    )
+    bundle = write_bundle(folder, draft)
+    bundle = write_bundle(folder, _calibrated(bundle, calibrate))
+    return write_bundle(folder, _promising(bundle, threshold, config, encoder))
+
+
+def without_encoder(bundle: Bundle) -> Bundle:
+    """The features-only heads of a bundle as a bundle of their own: what serves before anything is promoted."""
+    thresholds = bundle.manifest.fallback_thresholds
+    manifest = bundle.manifest.model_copy(update={"encoder": None, "thresholds": thresholds, "metrics": {}})
+    calibration = replace(bundle.calibration, predicted=bundle.calibration.fallback)
+    return replace(bundle, manifest=manifest, projection=None, heads=None, calibration=calibration, golden=())
+
+
+def _calibrated(bundle: Bundle, rows: Examples) -> Bundle:
+    def through(heads: Heads, X: NDArray[np.float32]) -> Heads:
+        return calibrated(heads, X, rows)
+
+    assert bundle.heads is not None  # it was written with both
+    assert bundle.projection is not None
+    X = design_matrix(bundle.projection, rows.embedding, rows.features)
+    return replace(bundle, heads=through(bundle.heads, X), fallback_heads=through(bundle.fallback_heads, rows.features))
+
+
+def _promising(bundle: Bundle, rows: Examples, config: TrainingConfig, encoder: Encoder) -> Bundle:
+    """The bundle with its calibration set, the thresholds found on it, and golden predictions."""
+    calibration = _calibration_set(bundle, rows)
+    thresholds, fallback = (
+        promised_thresholds(
+            calibration, bundle.tiers, config.targets, fallback=by_features, confidence=config.confidence
+        )
+        for by_features in (False, True)
+    )
+    classifier = Classifier(bundle, EmbeddingMemo(encoder, 1))
+    golden = tuple(
+        Golden(prompt=prompt, proba=tuple(classifier.predict(read_conversation(prompt=prompt)).proba))
+        for prompt in GOLDEN_PROMPTS
+    )
+    manifest = bundle.manifest.model_copy(update={"thresholds": thresholds, "fallback_thresholds": fallback})
+    return replace(bundle, manifest=manifest, calibration=calibration, golden=golden)
+
+
+def _calibration_set(bundle: Bundle | None, rows: Examples) -> CalibrationSet:
+    """Predictions beside outcomes. A complaint is no judgement, and silence no praise: only judged outcomes count."""
+    unknown = Predictions(np.zeros_like(rows.acceptable), np.zeros_like(rows.acceptable))
+    return CalibrationSet(
+        predicted=unknown if bundle is None else bundle.predict(rows.embedding, rows.features),
+        fallback=unknown if bundle is None else bundle.predict(None, rows.features),
+        input_tokens=rows.input_tokens,
+        acceptable=np.where(rows.trust == 1, rows.acceptable, np.nan).astype(np.float32),
+        weight=rows.weight,
+    )

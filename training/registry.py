@@ -1,0 +1,179 @@
+"""Where router versions live: bundles as MLflow model versions, aliases that say which serves, and promotion.
+
+`champion` serves, `challenger` is the newest version that does not. Promotions are kept in a tag of the
+registered model, newest last, so that a rollback knows where to go back to.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from serving.classifier.bundle import Bundle, read_bundle
+from serving.errors import RegistryError
+from serving.routing.promoted import Pointer
+
+NAME: Final = "tierwise-router"
+EXPERIMENT: Final = "tierwise"
+BUNDLE_ARTIFACT: Final = "bundle"
+_PROMOTIONS: Final = "tierwise.promotions"
+_KEPT_EXPORTS: Final = 3
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered router."""
+
+    number: int
+    run_id: str
+    aliases: tuple[str, ...]
+    created_ms: int
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+
+
+class Registry:
+    """The versions in one MLflow store, and the folder that the service watches.
+
+    The store is `MLFLOW_TRACKING_URI` when set, else `mlflow.db` with its artifacts under `home`.
+    """
+
+    def __init__(self, home: Path) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self.home = home.resolve()
+        self._local = "MLFLOW_TRACKING_URI" not in os.environ
+        self.uri = f"sqlite:///{self.home / 'mlflow.db'}" if self._local else os.environ["MLFLOW_TRACKING_URI"]
+        mlflow.set_tracking_uri(self.uri)
+        self._client = MlflowClient(self.uri)
+
+    def experiment_id(self) -> str:
+        """The experiment that training runs go to, made on first use."""
+        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        location = (self.home / "artifacts").as_uri() if self._local else None
+        return str(self._client.create_experiment(EXPERIMENT, artifact_location=location))
+
+    def register(self, run_id: str, description: str, tags: Mapping[str, str]) -> int:
+        """Make the bundle that a run logged the newest version, `challenger` until it is promoted."""
+        with contextlib.suppress(MlflowException):  # it is there already
+            self._client.create_registered_model(NAME, description="Routers trained by Tierwise")
+        source = f"{self._client.get_run(run_id).info.artifact_uri}/{BUNDLE_ARTIFACT}"
+        version = self._client.create_model_version(
+            NAME, source=source, run_id=run_id, description=description, tags=dict(tags)
+        )
+        self._client.set_registered_model_alias(NAME, "challenger", version.version)
+        return int(version.version)
+
+    def versions(self) -> list[Version]:
+        """Every version, newest first; none before the first training."""
+        found = self._client.search_model_versions(f"name='{NAME}'", max_results=1000)
+        aliases = self._aliases()
+        return [self._version(version, aliases) for version in sorted(found, key=lambda v: -int(v.version))]
+
+    def resolve(self, reference: str) -> int:
+        """The number of `champion`, `challenger` or a version. Raises RegistryError listing what there is."""
+        numbers = [version.number for version in self.versions()]
+        aliases = self._aliases()
+        if reference in aliases:
+            return aliases[reference]
+        if reference.isdecimal() and int(reference) in numbers:
+            return int(reference)
+        known = ", ".join([*sorted(aliases), *map(str, sorted(numbers))]) or "none yet; run: tierwise train"
+        raise RegistryError(f"there is no router {reference!r}; there are: {known}")
+
+    @contextlib.contextmanager
+    def bundle(self, number: int) -> Iterator[tuple[Path, Bundle]]:
+        """The folder and the checked bundle of a version, for the length of the block."""
+        with tempfile.TemporaryDirectory(prefix="tierwise-") as folder:
+            try:
+                mlflow.artifacts.download_artifacts(f"models:/{NAME}/{number}", dst_path=folder)
+            except (MlflowException, OSError) as error:
+                raise RegistryError(f"the artifacts of version {number} cannot be read: {error}") from None
+            yield Path(folder), read_bundle(Path(folder))
+
+    def promote(self, number: int, *, forced: bool = False) -> None:
+        """Make a version the champion and hand it to the service, which follows within two seconds.
+
+        Raises BundleError when its files are not what was registered, and nothing changes then.
+        """
+        history = self._promotions()
+        self._export(number)
+        self._client.set_registered_model_alias(NAME, "champion", str(number))
+        if self._aliases().get("challenger") == number:
+            self._client.delete_registered_model_alias(NAME, "challenger")
+        self._client.set_model_version_tag(NAME, str(number), "tierwise.promoted_by_force", str(forced).lower())
+        self._record([*history, number])
+
+    def rollback(self) -> int:
+        """Make the champion before this one the champion again; gives its number."""
+        history = self._promotions()
+        if len(history) < 2:
+            raise RegistryError("there is no earlier champion to go back to")
+        previous = history[-2]
+        self._export(previous)
+        self._client.set_registered_model_alias(NAME, "champion", str(previous))
+        self._record(history[:-1])
+        return previous
+
+    def served(self) -> Pointer | None:
+        """What the service is told to serve, None before the first promotion."""
+        try:
+            return Pointer.model_validate_json((self.home / "served" / "current.json").read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def _export(self, number: int) -> None:
+        """Copy a version's bundle to where workers look; the pointer to it is written last, atomically."""
+        served = self.home / "served"
+        with self.bundle(number) as (source, bundle):
+            pointer = Pointer(
+                version=str(number),
+                folder=f"{number}-{bundle.digest[:12]}-{time.time_ns()}",
+                digest=bundle.digest,
+            )
+            shutil.copytree(source, served / pointer.folder)
+        draft = served / f".current.{os.getpid()}.json"
+        draft.write_text(pointer.model_dump_json(), "utf-8")
+        os.replace(draft, served / "current.json")
+        exports = sorted((f for f in served.iterdir() if f.is_dir()), key=lambda f: int(f.name.rsplit("-", 1)[1]))
+        for old in exports[:-_KEPT_EXPORTS]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _aliases(self) -> dict[str, int]:
+        try:
+            return {alias: int(v) for alias, v in self._client.get_registered_model(NAME).aliases.items()}
+        except MlflowException:
+            return {}
+
+    def _promotions(self) -> list[int]:
+        try:
+            tags = self._client.get_registered_model(NAME).tags
+        except MlflowException:
+            raise RegistryError("no router is registered yet; run: tierwise train") from None
+        return [int(number) for number in json.loads(tags.get(_PROMOTIONS, "[]"))]
+
+    def _record(self, promotions: list[int]) -> None:
+        self._client.set_registered_model_tag(NAME, _PROMOTIONS, json.dumps(promotions[-100:]))
+
+    def _version(self, version: ModelVersion, aliases: Mapping[str, int]) -> Version:
+        number = int(version.version)
+        return Version(
+            number=number,
+            run_id=version.run_id,
+            aliases=tuple(sorted(alias for alias, of in aliases.items() if of == number)),
+            created_ms=version.creation_timestamp,
+            metrics=dict(self._client.get_run(version.run_id).data.metrics),
+            tags=dict(version.tags),
+        )

@@ -1,0 +1,65 @@
+"""How a training run and the registry are told to a user, as text and as JSON."""
+
+from collections.abc import Mapping, Sequence
+
+from training.pipeline import Trained
+from training.registry import Version
+
+
+def trained_json(trained: Trained) -> dict[str, object]:
+    """What `tierwise train --json` prints."""
+    return {
+        "version": trained.version,
+        "run_id": trained.run_id,
+        "digest": trained.bundle.digest,
+        "promoted": trained.promoted,
+        "tiers": [tier.name for tier in trained.bundle.tiers],
+        "thresholds": [threshold.model_dump() for threshold in trained.bundle.manifest.thresholds],
+        "metrics": dict(trained.metrics),
+    }
+
+
+def trained_text(trained: Trained) -> str:
+    """What `tierwise train` prints."""
+    metrics = trained.metrics
+    lines = [f"version {trained.version}{', promoted' if trained.promoted else ''}; MLflow run {trained.run_id}"]
+    lines += [
+        f"  {tier.name}: AUC {_shown(metrics, f'auc.{tier.name}')}, Brier {_shown(metrics, f'brier.{tier.name}')} "
+        f"on {metrics[f'labels.{tier.name}']:,.0f} held-out labels"
+        for tier in trained.bundle.tiers
+    ]
+    for threshold in trained.bundle.manifest.thresholds:
+        at = f"at_{round(threshold.target * 100)}"
+        found = f"μ {threshold.mu:.4g}" if threshold.mu is not None else f"refused: {threshold.refused}"
+        lines.append(
+            f"  target {threshold.target:.0%}: {found}; held out: quality of the top tier retained "
+            f"{_shown(metrics, f'retained_quality.{at}')} at {_shown(metrics, f'relative_cost.{at}')} of its cost"
+        )
+    return "\n".join(lines)
+
+
+def versions_text(versions: Sequence[Version]) -> str:
+    """What `tierwise routers` prints."""
+    columns = ("retained_quality.at_95", "relative_cost.at_95", "judged_prompts")
+    rows = [["version", "alias", *columns]]
+    rows += [[str(v.number), ", ".join(v.aliases), *(_shown(v.metrics, name) for name in columns)] for v in versions]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _shown(metrics: Mapping[str, float], name: str) -> str:
+    return f"{metrics[name]:.4g}" if name in metrics else "–"
+
+
+def version_json(version: Version) -> dict[str, object]:
+    """One entry of `tierwise routers --json`."""
+    return {
+        "version": version.number,
+        "run_id": version.run_id,
+        "aliases": list(version.aliases),
+        "created_ms": version.created_ms,
+        "metrics": dict(version.metrics),
+        "tags": dict(version.tags),
+    }
