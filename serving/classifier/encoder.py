@@ -77,7 +77,7 @@ class Encoder:
             model = (folder / "model.onnx").read_bytes()
         except (OSError, ValidationError) as error:
             raise EncoderError(
-                f"no usable encoder in {str(folder)!r} ({error}); run `tierwise encoder` to build it"
+                f"no usable encoder in {str(folder)!r} ({error}); `tierwise train` builds the default one"
             ) from error
         if expected is not None and identity != expected:
             raise EncoderError(
@@ -171,8 +171,8 @@ def _check(name: str, content: bytes, promised: str, folder: Path) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != promised:
         raise EncoderError(
-            f"{name} in {str(folder)!r} has sha256 {found}, not {promised}; delete the folder and run "
-            "`tierwise encoder` to build it again"
+            f"{name} in {str(folder)!r} has sha256 {found}, not {promised}; delete the folder, and "
+            "`tierwise train` builds the default encoder again"
         )
 
 

@@ -1,0 +1,244 @@
+"""Policies, decisions, and which router serves."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.chat import read_conversation
+from serving.classifier.bundle import Bundle, Threshold, read_bundle, write_bundle
+from serving.classifier.classifier import Classifier
+from serving.classifier.encoder import EmbeddingMemo
+from serving.errors import BundleError, InputError
+from serving.routing.policy import Policy
+from serving.routing.promoted import Pointer, PromotedRouter
+from serving.routing.router import DEFAULT_POLICY, Router
+from tests.factories import TIERS, FakeEncoder, trained_bundle
+from training.fitting.router import without_encoder
+
+EASY = read_conversation(prompt="Question 1: prove it carefully, ")
+HARD = read_conversation(prompt="Question 1: " + "prove it carefully, " * 20)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return trained_bundle(tmp_path_factory.mktemp("bundles") / "one")
+
+
+def router(bundle: Bundle, **options: object) -> Router:
+    return Router(Classifier(bundle, EmbeddingMemo(FakeEncoder(), 10)), "7", **options)  # type: ignore[arg-type]
+
+
+def with_threshold(bundle: Bundle, mu: float | None) -> Bundle:
+    thresholds = (Threshold(target=0.95, confidence=0.95, mu=mu, refused=None if mu else "too few labels"),)
+    return Bundle(**{**vars(bundle), "manifest": bundle.manifest.model_copy(update={"thresholds": thresholds})})
+
+
+def test_a_decision_says_what_was_chosen_and_why(bundle: Bundle) -> None:
+    decision = router(with_threshold(bundle, 40.0)).decide(EASY)
+    assert (decision.tier, decision.model, decision.reason) == ("economy", "small", "policy")
+    assert decision.object == "routing.decision"
+    assert list(decision.probabilities) == ["economy", "standard", "premium"]
+    assert decision.threshold == 40.0
+    assert decision.propensity == 1.0
+    assert decision.router == f"7@{bundle.digest[:12]}"
+    assert decision.expected_cost_usd == pytest.approx(8 * 0.15e-6 + decision_tokens(bundle) * 0.6e-6, rel=1e-3)
+
+
+def decision_tokens(bundle: Bundle) -> float:
+    return float(Classifier(bundle, EmbeddingMemo(FakeEncoder(), 1)).predict(EASY).output_tokens[0])
+
+
+def test_hard_prompts_go_up_and_easy_ones_stay_down(bundle: Bundle) -> None:
+    value = Policy("value", 0.2)
+    assert router(bundle).decide(EASY, value).tier == "economy"
+    assert router(bundle).decide(HARD, value).tier == "premium"
+
+
+def test_a_worthless_answer_is_not_paid_for(bundle: Bundle) -> None:
+    assert router(bundle).decide(HARD, Policy("value", 1e-6)).tier == "economy"
+
+
+def test_a_refused_target_takes_the_most_probable_tier_and_says_so(bundle: Bundle) -> None:
+    decision = router(with_threshold(bundle, None)).decide(HARD)
+    assert (decision.tier, decision.reason, decision.threshold) == ("premium", "target_refused", 0.0)
+
+
+def test_a_target_that_was_not_calibrated_is_refused_with_those_that_were(bundle: Bundle) -> None:
+    with pytest.raises(InputError, match=r"0\.9, 0\.95, 0\.98, 0\.99"):
+        router(bundle).decide(EASY, Policy("quality", 0.5))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 1.0])
+def test_at_most_the_share_of_calibration_prompts_goes_to_the_top(bundle: Bundle, share: float) -> None:
+    one = router(bundle)
+    mu = one._mu(Policy("share", share), fallback=False)[0]
+    proba = bundle.calibration.predicted.proba
+    top = np.mean(np.argmax(proba - mu * np.array([0, 0, 1]), axis=1) == 2)
+    assert top <= share
+
+
+def test_other_prices_choose_the_thresholds_again(bundle: Bundle) -> None:
+    dear = tuple(
+        tier.model_copy(update={"input_pico_usd": 10 * (tier.input_pico_usd or 0), "output_pico_usd": 10 * (tier.output_pico_usd or 0)})
+        for tier in TIERS
+    )  # fmt: skip
+    before, after = router(bundle).thresholds[0], router(bundle, tiers=dear).thresholds[0]
+    assert before.mu is not None
+    assert after.mu == pytest.approx(before.mu / 10, rel=1e-6)
+
+
+def test_other_tiers_are_refused(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="trained for tiers economy, standard, premium; the settings have economy"):
+        router(bundle, tiers=TIERS[:2])
+
+
+def test_the_features_alone_fit_any_ladder_by_position(bundle: Bundle, tmp_path: Path) -> None:
+    alone = Classifier(write_bundle(tmp_path / "x", without_encoder(bundle)), None)
+    two = tuple(tier.model_copy(update={"name": name}) for tier, name in zip(TIERS[::2], ("low", "high"), strict=True))
+    decision = Router(alone, "built-in", tiers=two, by_position=True).decide(HARD)
+    assert decision.reason == "fallback"
+    assert decision.tier == "high"
+    assert set(decision.probabilities) == {"low", "high"}
+
+
+@given(seed=st.integers(0, 1000))
+def test_expected_cost_never_grows_with_mu(seed: int) -> None:
+    from serving.routing.promise import choose
+
+    rng = np.random.default_rng(seed)
+    proba, costs = rng.random((50, 4)), rng.random((50, 4))
+    spent = [costs[np.arange(50), choose(proba, costs, mu)].sum() for mu in np.linspace(0, 5, 20)]
+    assert np.all(np.diff(spent) <= 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, DEFAULT_POLICY),
+        ("quality", DEFAULT_POLICY),
+        ("quality:0.9", Policy("quality", 0.9)),
+        ("share:.3", Policy("share", 0.3)),
+        ({"name": "share", "max_share": 1}, Policy("share", 1.0)),
+        ({"name": "value", "usd": "0.02"}, Policy("value", 0.02)),
+    ],
+)
+def test_policies_are_read_in_both_forms(value: object, expected: Policy) -> None:
+    assert Policy.parse(value, default=DEFAULT_POLICY) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "cheap", "share", "share:x", "share:2", "value:0", "value:nan", "value:inf", "quality:-1", 7, [], True,
+     {}, {"name": None}, {"name": []}, {"name": "share"}, {"name": "share", "max_share": True},
+     {"name": "share", "max_share": []}, {"name": "share", "target": 0.5}, {"name": "value", "usd": "1e999"}],
+)  # fmt: skip
+def test_a_wrong_policy_is_refused_with_its_place(value: object) -> None:
+    with pytest.raises(InputError) as caught:
+        Policy.parse(value, default=DEFAULT_POLICY)
+    assert str(caught.value.where).startswith("policy")
+
+
+@pytest.fixture
+def home(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state folder whose encoder is the fake one, and a built-in router to fall back on."""
+    write_bundle(tmp_path / "built-in", without_encoder(bundle))
+    monkeypatch.setattr("serving.routing.promoted.BUILT_IN", tmp_path / "built-in")
+    monkeypatch.setattr("serving.routing.promoted.Encoder", _FakeLoader)
+    (tmp_path / "served").mkdir()
+    return tmp_path
+
+
+class _FakeLoader:
+    @staticmethod
+    def load(folder: Path, *, expected: object) -> FakeEncoder:
+        return FakeEncoder()
+
+
+def serve(home: Path, bundle: Bundle, version: str, name: str | None = None) -> Path:
+    folder = home / "served" / (name or version)
+    written = write_bundle(folder, bundle)
+    point(home, Pointer(version=version, folder=folder.name, digest=written.digest))
+    return folder
+
+
+def point(home: Path, pointer: Pointer) -> None:
+    draft = home / "served" / "draft"
+    draft.write_text(pointer.model_dump_json())
+    os.replace(draft, home / "served" / "current.json")
+
+
+def test_before_any_promotion_the_built_in_router_answers(home: Path) -> None:
+    promoted = PromotedRouter(home)
+    assert promoted.refresh() is False
+    assert "tierwise train --promote" in str(promoted.problem)
+    assert promoted.router.decide(EASY).reason == "fallback"
+
+
+def test_a_promotion_is_taken_over_once(home: Path, bundle: Bundle) -> None:
+    promoted = PromotedRouter(home)
+    serve(home, bundle, "1")
+    assert promoted.refresh() is True
+    assert (promoted.router.version, promoted.problem) == ("1", None)
+    assert promoted.refresh() is None
+    serve(home, bundle, "2")
+    assert promoted.refresh() is True
+    assert promoted.router.version == "2"
+
+
+def test_the_memory_of_embeddings_survives_a_promotion_with_the_same_encoder(home: Path, bundle: Bundle) -> None:
+    promoted = PromotedRouter(home)
+    serve(home, bundle, "1")
+    promoted.refresh()
+    promoted.router.decide(EASY)
+    serve(home, bundle, "2")
+    promoted.refresh()
+    assert promoted.router.classifier.remembers(EASY)
+
+
+@pytest.mark.parametrize("damage", ["heads", "gone", "pointer", "digest", "golden"])
+def test_a_bad_promotion_is_refused_and_the_old_router_serves_on(home: Path, bundle: Bundle, damage: str) -> None:
+    promoted = PromotedRouter(home)
+    serve(home, bundle, "1")
+    promoted.refresh()
+    if damage == "golden":
+        wrong = bundle.golden[0].model_copy(update={"proba": (0.0, 0.0, 0.0)})
+        bundle = Bundle(**{**vars(bundle), "golden": (wrong,)})
+    folder = serve(home, bundle, "2")
+    if damage == "heads":
+        (folder / "heads.npz").write_bytes(b"not arrays")
+    elif damage == "gone":
+        shutil.rmtree(folder)
+    elif damage == "pointer":
+        (home / "served" / "current.json").write_text("{")
+    elif damage == "digest":
+        point(home, Pointer(version="2", folder="2", digest="0" * 64))
+    assert promoted.refresh() is False
+    assert promoted.router.version == "1"
+    assert promoted.problem
+    assert promoted.router.decide(EASY).reason != "fallback"
+    serve(home, read_bundle(home / "served" / "1"), "3")
+    assert promoted.refresh() is True
+    assert promoted.problem is None
+
+
+def test_without_its_encoder_a_first_router_serves_from_features(home: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    from serving.classifier.encoder import Encoder
+
+    monkeypatch.setattr("serving.routing.promoted.Encoder", Encoder)  # the real one finds no files
+    promoted = PromotedRouter(home)
+    serve(home, bundle, "1")
+    assert promoted.refresh() is True
+    assert promoted.problem is not None
+    decision = promoted.router.decide(EASY)
+    assert (decision.reason, decision.router[:2]) == ("fallback", "1@")
+
+
+def test_the_pointer_is_plain_json(home: Path, bundle: Bundle) -> None:
+    serve(home, bundle, "1")
+    assert set(json.loads((home / "served" / "current.json").read_text())) == {"version", "folder", "digest"}
