@@ -8,11 +8,15 @@ from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from serving.errors import InputError
 from serving.http.decisions import Decisions
 from serving.http.errors import on_http_error, on_input_error, on_unexpected_error
-from serving.http.metrics import Metrics
+from serving.http.metrics import CountRequests, Metrics, metrics_route
 from serving.http.status import status_route
 from serving.routing.policy import Policy
 from serving.routing.promoted import PromotedRouter
@@ -20,6 +24,7 @@ from serving.routing.router import DEFAULT_POLICY
 from serving.settings import Settings
 
 _LOOK_EVERY_S: Final = 1.0
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 
 def build_app(settings: Settings, promoted: PromotedRouter, metrics: Metrics) -> Starlette:
@@ -35,8 +40,20 @@ def build_app(settings: Settings, promoted: PromotedRouter, metrics: Metrics) ->
         yield
         watch.cancel()
 
+    routes = [*decisions.routes(), status_route(promoted), metrics_route()]
+    allowed = {route.path: sorted(route.methods or ()) for route in routes}
+    count = Middleware(CountRequests, metrics=metrics, paths=frozenset(allowed))
+
+    async def anything_else(request: Request) -> Response:
+        """Every path, so that BentoML's index page, which loads a tag manager, is not one of ours."""
+        path = request.url.path
+        if path in allowed:
+            raise HTTPException(405, f"{path} takes {', '.join(allowed[path])}", {"Allow": ", ".join(allowed[path])})
+        raise HTTPException(404, f"there is no {path}")
+
     return Starlette(
-        routes=[*decisions.routes(), status_route(promoted)],
+        routes=[*routes, Route("/{path:path}", anything_else, methods=_METHODS)],
+        middleware=[count],
         exception_handlers={
             InputError: on_input_error,
             HTTPException: on_http_error,

@@ -1,15 +1,76 @@
-"""What the service counts, beside what BentoML counts of requests. No label carries what a client sent."""
+"""What the service counts. No label carries what a client sent: an unknown path is `unmatched`, whatever it was."""
 
-from prometheus_client import Counter, Gauge
+import os
+import time
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class Metrics:
     """Created once per worker, after BentoML has said where its processes keep their counts."""
 
     def __init__(self) -> None:
+        self.requests = Counter("tierwise_requests", "HTTP requests", ["endpoint", "status"])
+        self.seconds = Histogram("tierwise_request_seconds", "Time to the end of the answer", ["endpoint"])
         self.decisions = Counter("tierwise_decisions", "Routing decisions", ["tier", "reason"])
         self.reloads = Counter("tierwise_router_reloads", "Promotions taken over or refused", ["outcome"])
         self.degraded = Gauge(
-            "tierwise_router_degraded", "1 while the promoted router or its encoder cannot be used",
+            "tierwise_router_degraded",
+            "1 while the promoted router or its encoder cannot be used",
             multiprocess_mode="livemax",
-        )  # fmt: skip
+        )
+
+
+class CountRequests:
+    """ASGI middleware in place of BentoML's, whose label is the raw path: a series for each that anybody tries."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            endpoint = scope["path"] if scope["path"] in self._paths else "unmatched"
+            self._metrics.requests.labels(endpoint, status).inc()
+            self._metrics.seconds.labels(endpoint).observe(time.perf_counter() - started)
+
+
+def metrics_route() -> Route:
+    """`GET /metrics`: the counts of all workers, which BentoML has keep them in one folder."""
+
+    def metrics(_request: Request) -> Response:
+        registry = REGISTRY
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Route("/metrics", metrics, methods=["GET"])
