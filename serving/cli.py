@@ -5,10 +5,6 @@ import sys
 
 import click
 
-from serving.chat import read_conversation
-from serving.routing.policy import Policy
-from serving.routing.promoted import PromotedRouter
-from serving.routing.router import DEFAULT_POLICY
 from serving.settings import Settings, read_settings
 
 
@@ -22,9 +18,7 @@ def serve(host: str | None, port: int | None) -> None:
             os.environ[name] = str(value)
     settings = read_settings()
     _check(settings)
-    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
-    # A folder of its own: two servers on one BENTOML_HOME wipe each other's metrics.
-    os.environ.setdefault("BENTOML_HOME", str(settings.home.resolve() / "bentoml"))
+    _use_own_bentoml_home(settings)
     address = ["--host", settings.host, "--port", str(settings.port)]
     command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Tierwise", *address]
     os.execve(sys.executable, command, os.environ)
@@ -35,11 +29,15 @@ def serve(host: str | None, port: int | None) -> None:
 @click.option("--policy", help="quality:TARGET, share:MAX_SHARE or value:USD.")
 def route(text: str, policy: str | None) -> None:
     """Decide for one prompt, without a server; prints JSON. TEXT `-` reads stdin."""
+    from serving.chat import read_conversation
+    from serving.routing.policy import DEFAULT_POLICY, Policy
+    from serving.routing.promoted import PromotedRouter
+
     settings = read_settings()
     prompt = sys.stdin.read() if text == "-" else text
     conversation = read_conversation(prompt=prompt)
     default = Policy.parse(settings.policy, default=DEFAULT_POLICY)
-    promoted = PromotedRouter(settings.home, tiers=settings.ladder, memo_size=1)
+    promoted = PromotedRouter(settings.home, tiers=settings.ladder, policy=default, memo_size=1)
     promoted.refresh()
     if promoted.problem:
         click.echo(f"tierwise: {promoted.problem}", err=True)
@@ -48,14 +46,29 @@ def route(text: str, policy: str | None) -> None:
 
 def _check(settings: Settings) -> None:
     """What would otherwise fail in every worker, again and again. Raises TierwiseError."""
-    policy = Policy.parse(settings.policy, default=DEFAULT_POLICY)
-    promoted = PromotedRouter(settings.home, tiers=settings.ladder)
-    promoted.router.accepts(policy)
-    if not (settings.home / "served").exists():
+    from serving.routing.policy import DEFAULT_POLICY, Policy
+
+    Policy.parse(settings.policy, default=DEFAULT_POLICY)
+    if not (settings.home / "served" / "current.json").exists():
         click.echo(
-            "tierwise: no router is promoted yet, features alone will decide; run: tierwise train --promote",
-            err=True,
+            "tierwise: no router is promoted yet, so features alone decide; run: tierwise train --promote", err=True
         )
 
 
-COMMANDS = (serve, route)
+@click.command()
+def bento() -> None:
+    """Build a bento with the promoted router inside; prints its tag."""
+    settings = read_settings()
+    _use_own_bentoml_home(settings)
+    from serving.bento import build_bento
+
+    click.echo(build_bento(settings.home))
+
+
+def _use_own_bentoml_home(settings: Settings) -> None:
+    """Under our state: two servers on one BENTOML_HOME wipe each other's metrics. Before bentoml is imported."""
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    os.environ.setdefault("BENTOML_HOME", str(settings.home.resolve() / "bentoml"))
+
+
+COMMANDS = (serve, route, bento)

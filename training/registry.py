@@ -127,13 +127,6 @@ class Registry:
         self._record(history[:-1])
         return previous
 
-    def served(self) -> Pointer | None:
-        """What the service is told to serve, None before the first promotion."""
-        try:
-            return Pointer.model_validate_json((self.home / "served" / "current.json").read_bytes())
-        except FileNotFoundError:
-            return None
-
     def _export(self, number: int) -> None:
         """Copy a version's bundle to where workers look; the pointer to it is written last, atomically."""
         served = self.home / "served"

@@ -20,16 +20,14 @@ from serving.http.metrics import CountRequests, Metrics, metrics_route
 from serving.http.status import status_route
 from serving.routing.policy import Policy
 from serving.routing.promoted import PromotedRouter
-from serving.routing.router import DEFAULT_POLICY
 from serving.settings import Settings
 
 _LOOK_EVERY_S: Final = 1.0
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 
-def build_app(settings: Settings, promoted: PromotedRouter, metrics: Metrics) -> Starlette:
-    """The application over `promoted`. Raises InputError when the default policy is not one the router can keep."""
-    policy = Policy.parse(settings.policy, default=DEFAULT_POLICY)
+def build_app(settings: Settings, promoted: PromotedRouter, policy: Policy, metrics: Metrics) -> Starlette:
+    """The application over `promoted`; `policy` is that of requests that name none."""
     decisions = Decisions(promoted, settings, policy, metrics)
 
     @contextlib.asynccontextmanager

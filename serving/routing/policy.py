@@ -59,6 +59,9 @@ class Policy:
         return cls(name, number)
 
 
+DEFAULT_POLICY: Final = Policy("quality", 0.95)
+
+
 def _number(value: object) -> float:
     """nan for whatever is not a number."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):

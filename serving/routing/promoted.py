@@ -17,6 +17,7 @@ from serving.classifier.bundle import read_bundle
 from serving.classifier.classifier import Classifier
 from serving.classifier.encoder import EmbeddingMemo, Encoder, EncoderIdentity
 from serving.errors import BundleError, EncoderError, TierwiseError
+from serving.routing.policy import DEFAULT_POLICY, Policy
 from serving.routing.router import Router
 from serving.tiers import Tier
 
@@ -35,16 +36,36 @@ class Pointer(BaseModel):
     digest: str
 
 
+def pointed_to(home: Path) -> Pointer:
+    """What was promoted last. Raises BundleError when nothing was, or the pointer cannot be read."""
+    path = home / "served" / "current.json"
+    try:
+        return Pointer.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise BundleError("no router is promoted; run: tierwise train --promote") from None
+    except (OSError, ValidationError) as error:
+        raise BundleError(f"{path} is not a pointer to a bundle: {error}; promote a version again") from None
+
+
 class PromotedRouter:
     """The router in service: the built-in fallback until the first `refresh`.
 
     `problem` says why the promoted router, or its encoder, is not in use; None when it is.
     """
 
-    def __init__(self, home: Path, *, tiers: tuple[Tier, ...] | None = None, memo_size: int = 10_000) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        tiers: tuple[Tier, ...] | None = None,
+        policy: Policy = DEFAULT_POLICY,
+        memo_size: int = 10_000,
+    ) -> None:
+        """`policy` is that of requests that name none: a router that cannot follow it is refused."""
         self.home = home
         self.problem: str | None = "the promoted router is not loaded yet"
         self._tiers = tiers
+        self._policy = policy
         self._memo_size = memo_size
         self._memo: EmbeddingMemo | None = None
         self._seen: tuple[int, int, int] | Literal["never looked"] | None = "never looked"
@@ -66,29 +87,17 @@ class PromotedRouter:
         logger.info("router %s serves", self.router.name)
         return True
 
-    @property
-    def pointer(self) -> Path:
-        """The file that a promotion replaces."""
-        return self.home / "served" / "current.json"
-
     def _signature(self) -> tuple[int, int, int] | None:
         try:
-            status = self.pointer.stat()
+            status = (self.home / "served" / "current.json").stat()
         except OSError:
             return None
         return status.st_ino, status.st_mtime_ns, status.st_size
 
     def _promoted(self) -> tuple[Router, str | None]:
         """The promoted router, and what is wrong with it that it can serve with."""
-        try:
-            pointer = Pointer.model_validate_json(self.pointer.read_bytes())
-        except FileNotFoundError:
-            raise BundleError("no router is promoted; run: tierwise train --promote") from None
-        except (OSError, ValidationError) as error:
-            raise BundleError(
-                f"{self.pointer} is not a pointer to a bundle: {error}; promote a version again"
-            ) from None
-        bundle = read_bundle(self.pointer.parent / pointer.folder)
+        pointer = pointed_to(self.home)
+        bundle = read_bundle(self.home / "served" / pointer.folder)
         if bundle.digest != pointer.digest:
             raise BundleError(f"{pointer.folder} is not the bundle that was promoted; promote it again")
         try:
@@ -100,6 +109,7 @@ class PromotedRouter:
         classifier = Classifier(bundle, memo)
         classifier.check_golden()
         router = Router(classifier, pointer.version, tiers=self._tiers)
+        router.accepts(self._policy)
         self._memo = memo
         return router, None
 

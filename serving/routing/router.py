@@ -4,7 +4,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,11 @@ from serving.classifier.bundle import Predictions, Threshold
 from serving.classifier.classifier import Classifier, Prediction
 from serving.errors import BundleError, InputError
 from serving.routing.costs import expected_costs, priced
-from serving.routing.policy import Policy
+from serving.routing.policy import DEFAULT_POLICY, Policy
 from serving.routing.promise import choose, promised_thresholds
 from serving.tiers import Tier
 
 Reason = Literal["policy", "target_refused", "fallback"]
-DEFAULT_POLICY: Final = Policy("quality", 0.95)
 
 
 class Decision(BaseModel):
