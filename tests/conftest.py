@@ -13,6 +13,7 @@ from training.encoders import DEFAULT_ENCODER, build_default_encoder
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before anything imports mlflow
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # made-up data is small: threads that wait for each other cost more
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,7 @@ def decision_tokens(bundle: Bundle) -> float:
 def test_hard_prompts_go_up_and_easy_ones_stay_down(bundle: Bundle) -> None:
     value = Policy("value", 0.2)
     assert router(bundle).decide(EASY, value).tier == "economy"
-    assert router(bundle).decide(HARD, value).tier == "premium"
+    assert router(bundle).decide(HARD, value).tier != "economy"
 
 
 def test_a_worthless_answer_is_not_paid_for(bundle: Bundle) -> None:

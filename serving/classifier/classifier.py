@@ -12,9 +12,10 @@ from serving.classifier.encoder import Embedding, EmbeddingMemo
 from serving.classifier.features import estimated_input_tokens, text_features
 from serving.errors import BundleError, EncoderError
 
-GOLDEN_TOLERANCE: Final = 0.02
-"""Largest accepted gap between golden probabilities here and where the bundle was trained: see
-docs/decisions/2026-11-24-encoder-graph.md for how far int8 results move between processors."""
+GOLDEN_TOLERANCE: Final = 0.03
+"""Largest accepted mean gap of golden probabilities between here and where the bundle was trained. Other processors
+and onnxruntimes move it by .0005 to .006, a mistake by .15; a single one may jump with a tree by .2. Source:
+docs/decisions/2026-11-24-encoder-graph.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +56,17 @@ class Classifier:
 
     def check_golden(self) -> None:
         """Compare the golden prompts with what this machine computes. Raises BundleError beyond the tolerance."""
-        for golden in self.bundle.golden:
-            proba = self.predict(read_conversation(prompt=golden.prompt)).proba
-            gap = float(np.abs(proba - np.array(golden.proba)).max())
-            if not gap <= self.bundle.manifest.golden_tolerance:
-                raise BundleError(
-                    f"golden prediction off by {gap:.4f}, more than {self.bundle.manifest.golden_tolerance}: this "
-                    "machine computes other probabilities than the one that trained the bundle; train it here"
-                )
+        golden = self.bundle.golden
+        if not golden:
+            return
+        proba = np.stack([self.predict(read_conversation(prompt=row.prompt)).proba for row in golden])
+        gap = float(np.abs(proba - np.array([row.proba for row in golden])).mean())
+        if not gap <= self.bundle.manifest.golden_tolerance:
+            raise BundleError(
+                f"golden predictions are off by {gap:.3f} on average, more than "
+                f"{self.bundle.manifest.golden_tolerance}: this machine computes other probabilities than the one "
+                "that trained the bundle; train it here"
+            )
 
     def _embedding(self, conversation: Conversation) -> Embedding | None:
         if self.memo is None:
