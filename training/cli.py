@@ -61,7 +61,7 @@ def tierwise() -> None:
 @click.option(
     "--rejects",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where bad lines go. Default: beside the first log.",
+    help="Where bad lines go. Default: under TIERWISE_HOME.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.argument("more_logs", nargs=-1, type=_FILE)
@@ -162,6 +162,8 @@ for command in serving.cli.COMMANDS:
 
 def main() -> None:
     """The console script."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # on a busy machine threads that spin take each other's time
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     tierwise()
@@ -192,7 +194,10 @@ def _log_data(
 
     given = _given_ladder(ladder_file, paths[0])
     collector, report = LadderCollector(), ReadReport()
-    with RejectFile(rejects or paths[0].with_name(f"{paths[0].name}.rejects.jsonl")) as file:
+    if rejects is None:  # not beside the log, which may be read-only, or where everybody can read
+        rejects = read_settings().home / "rejects" / f"{paths[0].name}.jsonl"
+        rejects.parent.mkdir(parents=True, exist_ok=True)
+    with RejectFile(rejects) as file:
         for request in read_log(paths, strict=strict, rejects=file, ladder=given, report=report):
             collector.see(request)
     _say(f"{', '.join(map(str, paths))}: {report}")

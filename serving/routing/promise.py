@@ -20,6 +20,7 @@ from serving.tiers import Tier
 
 CONFIDENCE: Final = 0.95
 _ORDERS: Final = 20  # random orders whose bets are averaged; the average of valid bets is a valid bet
+_MOST_LABELS: Final = 200_000  # a number beyond this is no advice
 _GRID: Final = np.concatenate([[0.0], np.logspace(-3, 3, 181)])
 """μ times the cost of a call with 1,000 tokens in and out at the top tier: no look at any outcome goes into it."""
 
@@ -108,6 +109,9 @@ def _refused(target: float, confidence: float, margin: NDArray[np.float64], null
         reason = f"even the most probable tier does not retain {target:.0%} on these outcomes"
         return Threshold(target=target, confidence=confidence, mu=None, refused=reason)
     needed = 2 * np.log(1 / (1 - confidence)) * float(margin.var()) / delta**2
+    if needed > _MOST_LABELS:
+        reason = f"even the most probable tier hardly retains {target:.0%} on these outcomes"
+        return Threshold(target=target, confidence=confidence, mu=None, refused=reason)
     labels = max(int(np.ceil(needed / 100) * 100), 100 * (len(margin) // 100 + 1))
     reason = f"{len(margin)} calibration prompts cannot show it; about {labels} could"
     return Threshold(target=target, confidence=confidence, mu=None, refused=reason, labels_needed=labels)
