@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from serving.errors import InputError
 from serving.settings import Settings, read_settings
 
 
@@ -34,14 +35,25 @@ def route(text: str, policy: str | None) -> None:
     from serving.routing.promoted import PromotedRouter
 
     settings = read_settings()
-    prompt = sys.stdin.read() if text == "-" else text
-    conversation = read_conversation(prompt=prompt)
     default = Policy.parse(settings.policy, default=DEFAULT_POLICY)
+    try:
+        asked = Policy.parse(policy, default=default)
+    except InputError as error:
+        raise click.BadParameter(str(error), param_hint="--policy") from None
+    conversation = read_conversation(prompt=_stdin() if text == "-" else text)
     promoted = PromotedRouter(settings.home, tiers=settings.ladder, policy=default, memo_size=1)
     promoted.refresh()
     if promoted.problem:
         click.echo(f"tierwise: {promoted.problem}", err=True)
-    click.echo(promoted.router.decide(conversation, Policy.parse(policy, default=default)).model_dump_json())
+    click.echo(promoted.router.decide(conversation, asked).model_dump_json())
+
+
+def _stdin() -> str:
+    """What is on stdin, as UTF-8 whatever the locale says. Raises InputError when it is not."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"stdin is not UTF-8 at byte {error.start + 1}", where="prompt") from None
 
 
 def _check(settings: Settings) -> None:

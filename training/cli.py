@@ -32,10 +32,11 @@ class _Tierwise(click.Group):
         except TierwiseError as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:
-            if (error.name or "").split(".")[0] in ("serving", "training"):
+            library = (error.name or "").split(".")[0]
+            if library in ("serving", "training"):
                 raise
             raise click.ClickException(
-                f"{error.name} is not installed, and this command needs it: pip install 'tierwise[training]'"
+                f"{library} is not installed, and this command needs it: pip install 'tierwise[training]'"
             ) from error
 
 

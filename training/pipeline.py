@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from serving.classifier.bundle import Bundle, write_bundle
 from serving.classifier.encoder import Encoder
+from serving.errors import BundleError, RegistryError
 from training.config import TrainingConfig
 from training.encoders import DEFAULT_ENCODER, build_default_encoder
 from training.evaluation.comparison import Comparison, compare
@@ -171,8 +172,11 @@ def _against_champion(
     champion = next((v.number for v in registry.versions() if "champion" in v.aliases), None)
     if champion is None:
         return None
-    with registry.bundle(champion) as (_, champion_bundle):
-        return compare(bundle, champion_bundle, held_out, groups)
+    try:
+        with registry.bundle(champion) as (_, champion_bundle):
+            return compare(bundle, champion_bundle, held_out, groups)
+    except (BundleError, RegistryError):  # damaged, deleted, or written by another version of Tierwise
+        return None
 
 
 def _promotes(registry: Registry, version: int, comparison: Comparison | None, *, force: bool, say: Say) -> bool:
@@ -185,7 +189,10 @@ def _promotes(registry: Registry, version: int, comparison: Comparison | None, *
         )
     refusal = None
     if not first and comparison is None:
-        refusal = "it cannot be compared with the champion (other tiers, another encoder, or no held-out labels)"
+        refusal = (
+            "it cannot be compared with the champion (whose bundle cannot be read, or has other tiers or another "
+            "encoder; or no held-out labels)"
+        )
     elif comparison is not None and comparison.worse:
         refusal = "it is worse than the champion"
     if refusal and not force:

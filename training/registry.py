@@ -55,6 +55,8 @@ class Registry:
         self._local = "MLFLOW_TRACKING_URI" not in os.environ
         self.uri = f"sqlite:///{self.home / 'mlflow.db'}" if self._local else os.environ["MLFLOW_TRACKING_URI"]
         mlflow.set_tracking_uri(self.uri)
+        if self._local:  # MLflow exports it to the environment, where the next registry would take it for a user's
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
         self._client = MlflowClient(self.uri)
 
     def experiment_id(self) -> str:
@@ -114,7 +116,8 @@ class Registry:
         if self._aliases().get("challenger") == number:
             self._client.delete_registered_model_alias(NAME, "challenger")
         self._client.set_model_version_tag(NAME, str(number), "tierwise.promoted_by_force", str(forced).lower())
-        self._record([*history, number])
+        if history[-1:] != [number]:  # promoted again to mend its files: a rollback still leads to the one before
+            self._record([*history, number])
 
     def rollback(self) -> int:
         """Make the champion before this one the champion again; gives its number."""

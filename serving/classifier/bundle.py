@@ -195,9 +195,11 @@ def _check_hash(path: Path, expected: str | None) -> None:
     try:
         found = _sha256(path)
     except OSError as error:
-        raise BundleError(f"{path}: {error.strerror}; promote the version again") from None
+        raise BundleError(f"{path}: {error.strerror}; the bundle is incomplete") from None
     if found != expected:
-        raise BundleError(f"{path}: sha256 is {found[:12]}…, the manifest says {str(expected)[:12]}…; promote it again")
+        raise BundleError(
+            f"{path}: sha256 is {found[:12]}…, the manifest says {str(expected)[:12]}…: it was changed or damaged"
+        )
 
 
 def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:

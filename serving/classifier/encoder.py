@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, RuntimeException
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tokenizers import Tokenizer
 
@@ -90,9 +91,15 @@ class Encoder:
         return cls(identity, Tokenizer.from_buffer(tokenizer), _session(model))
 
     def embed(self, text: str) -> Embedding:
-        """The embedding of `text`. Of a text beyond max_tokens, that of its first and last tokens."""
+        """The embedding of `text`. Of a text beyond max_tokens, that of its first and last tokens.
+
+        Raises EncoderError when onnxruntime cannot run it, which is a lack of memory or a defect.
+        """
         ids, truncated = self.tokenize(text)
-        (vector,) = self._session.run(None, {"input_ids": np.array([ids], dtype=np.int64)})
+        try:
+            (vector,) = self._session.run(None, {"input_ids": np.array([ids], dtype=np.int64)})
+        except (Fail, RuntimeException) as error:
+            raise EncoderError(f"onnxruntime could not run the encoder: {error}") from error
         vector.setflags(write=False)
         return Embedding(vector, truncated)
 

@@ -9,13 +9,13 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from serving.errors import InputError
 from serving.http.decisions import Decisions
-from serving.http.errors import on_http_error, on_input_error, on_unexpected_error
+from serving.http.errors import on_client_gone, on_http_error, on_input_error, on_unexpected_error
 from serving.http.metrics import CountRequests, Metrics, metrics_route
 from serving.http.status import status_route
 from serving.routing.policy import Policy
@@ -55,6 +55,7 @@ def build_app(settings: Settings, promoted: PromotedRouter, policy: Policy, metr
         exception_handlers={
             InputError: on_input_error,
             HTTPException: on_http_error,
+            ClientDisconnect: on_client_gone,
             Exception: on_unexpected_error,
         },
         lifespan=lifespan,

@@ -43,13 +43,13 @@ class Decisions:
 
     async def route(self, request: Request) -> Response:
         """One decision."""
-        payload = _object(await _read_json(request, self._settings.max_request_bytes))
+        payload = _object(await _read_json(request, self._settings.max_request_bytes), where="body")
         decision = await self._decide(payload, self._promoted.router)
         return Response(decision.model_dump_json(), media_type=_JSON)
 
     async def route_batch(self, request: Request) -> Response:
         """A decision for each request, by the same router; one that is wrong gets an `error` in its place."""
-        payload = _object(await _read_json(request, self._settings.max_batch_bytes))
+        payload = _object(await _read_json(request, self._settings.max_batch_bytes), where="body")
         requests = payload.get("requests")
         limit = self._settings.max_batch_requests
         if not isinstance(requests, list) or not 1 <= len(requests) <= limit:
@@ -60,7 +60,7 @@ class Decisions:
 
     async def _decide_or_error(self, item: object, index: int, router: Router) -> dict[str, object]:
         try:
-            return (await self._decide(_object(item), router)).model_dump()
+            return (await self._decide(_object(item, where=None), router)).model_dump()
         except InputError as error:
             where = f"requests[{index}]" + (f".{error.where}" if error.where else "")
             return {"error": error_object(str(error), "invalid_request_error", where)}
@@ -96,7 +96,7 @@ async def _read_json(request: Request, limit: int) -> object:
         raise InputError(f"is not JSON: {error}", where="body") from None
 
 
-def _object(value: object) -> dict[str, object]:
+def _object(value: object, *, where: str | None) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise InputError(f"must be a JSON object with `messages` or `prompt`, not {type(value).__name__}", where="body")
+        raise InputError(f"must be a JSON object with `messages` or `prompt`, not {type(value).__name__}", where=where)
     return value

@@ -41,6 +41,11 @@ def on_http_error(_request: Request, error: Exception) -> Response:
     )
 
 
+def on_client_gone(_request: Request, _error: Exception) -> Response:
+    """A client that left before its body had arrived is no error of ours; 499 is what nginx counts it as."""
+    return Response(status_code=499)
+
+
 def on_unexpected_error(request: Request, error: Exception) -> Response:
     """500: the traceback goes to the log, never what the client sent."""
     logger.error("unexpected error in %s %s", request.method, request.url.path, exc_info=error)

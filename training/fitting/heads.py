@@ -32,8 +32,8 @@ def fit_heads(X: FloatArray, examples: Examples, settings: HeadSettings, trees: 
 def calibrated(heads: Heads, X: FloatArray, examples: Examples) -> Heads:
     """The same heads with Platt's slope and intercept fitted on rows that the heads have not seen.
 
-    A prior of one tenth of a unit around slope 1 and intercept 0, worth some ten labels, keeps a handful of
-    rows from overturning the heads. Source: Platt 1999, with the prior in place of his target smoothing.
+    A Gaussian prior of variance 0.1 around slope 1 and intercept 0 keeps a handful of rows from overturning the
+    heads. Source: Platt 1999, with the prior in place of his target smoothing.
     """
     z = heads.acceptable(X)
     fitted = [_platt(z[:, tier], *_labelled(examples, tier)) for tier in range(z.shape[1])]
