@@ -56,7 +56,7 @@ def test_heads_survive_being_stored() -> None:
     heads = fit_heads(examples.features, examples, CONFIG.heads, trees=5, seed=0)
     columns = examples.features.shape[1]
     again = Heads.from_arrays(heads.to_arrays("x"), "x", columns=columns, tiers=3)
-    np.testing.assert_array_equal(again.proba(examples.features), heads.proba(examples.features))
+    np.testing.assert_array_equal(again.predict(examples.features), heads.predict(examples.features))
 
 
 def test_stored_heads_that_do_not_fit_are_refused() -> None:
@@ -68,9 +68,9 @@ def test_stored_heads_that_do_not_fit_are_refused() -> None:
     with pytest.raises(BundleError, match="inconsistent"):
         Heads.from_arrays(arrays, "x", columns=1, tiers=3)
     with pytest.raises(BundleError, match="inconsistent"):
-        Heads.from_arrays({**arrays, "x.tokens.left": arrays["x.tokens.left"] + 10**6}, "x", columns=columns, tiers=3)
-    del arrays["x.acceptable.value"]
-    with pytest.raises(BundleError, match=r"lacks x\.acceptable\.value"):
+        Heads.from_arrays({**arrays, "x.left": arrays["x.left"] + 10**6}, "x", columns=columns, tiers=3)
+    del arrays["x.value"]
+    with pytest.raises(BundleError, match=r"lacks x\.value"):
         Heads.from_arrays(arrays, "x", columns=columns, tiers=3)
 
 
@@ -79,24 +79,22 @@ def test_a_tier_nobody_tried_does_not_touch_the_others() -> None:
     masked = made_up_examples(600)
     masked.acceptable[300:, 1] = np.nan
     whole, partly = (fit_heads(e.features, e, CONFIG.heads, trees=5, seed=0) for e in (examples, masked))
-    np.testing.assert_array_equal(
-        whole.proba(examples.features)[:, [0, 2]], partly.proba(examples.features)[:, [0, 2]]
-    )
+    np.testing.assert_array_equal(whole.predict(examples.features)[0][:, [0, 2]], partly.predict(examples.features)[0][:, [0, 2]])
 
 
 def test_a_share_of_acceptable_answers_is_learned_as_a_share() -> None:
     examples = made_up_examples(600)
     examples.acceptable[:] = 0.25
     heads = fit_heads(examples.features, examples, CONFIG.heads, trees=5, seed=0)
-    np.testing.assert_allclose(heads.proba(examples.features), 0.25, atol=0.01)
+    np.testing.assert_allclose(heads.predict(examples.features)[0], 0.25, atol=0.01)
 
 
 def test_calibration_pulls_overconfident_heads_to_the_frequencies() -> None:
     examples = made_up_examples(2000)
     heads = fit_heads(examples.features, examples, CONFIG.heads, trees=30, seed=0)
-    loud = Heads(heads.acceptable, heads.tokens, slope=np.full(3, 1.0), intercept=np.full(3, 2.0))
+    loud = Heads(heads.forest, slope=np.full(3, 1.0), intercept=np.full(3, 2.0))
     calibrated_heads = calibrated(loud, examples.features, examples)
-    gap = np.abs(calibrated_heads.proba(examples.features).mean(axis=0) - examples.acceptable.mean(axis=0))
+    gap = np.abs(calibrated_heads.predict(examples.features)[0].mean(axis=0) - examples.acceptable.mean(axis=0))
     assert gap.max() < 0.02
 
 

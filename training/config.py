@@ -45,6 +45,7 @@ class HeadSettings(BaseModel):
     trees: int = Field(120, ge=1, le=1000)
     learning_rate: float = Field(0.05, gt=0, le=1)
     leaves: int = Field(12, ge=2, le=64)
+    depth: int = Field(5, ge=1, le=20, description="a prediction takes as many steps")
     min_samples_leaf: int = Field(25, ge=1)
     l2: float = Field(5.0, ge=0)
     fallback_trees: int = Field(60, ge=1, le=1000, description="of the features-only heads")

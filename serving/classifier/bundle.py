@@ -121,7 +121,7 @@ class Bundle:
             heads, X = self.fallback_heads, features
         else:
             heads, X = self.heads, design_matrix(self.projection, embeddings, features)
-        return Predictions(heads.proba(X), heads.output_tokens(X))
+        return Predictions(*heads.predict(X))
 
 
 def read_bundle(folder: Path) -> Bundle:

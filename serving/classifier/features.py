@@ -79,10 +79,9 @@ _NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
 _OPTION: Final = re.compile(r"^\(?[A-Ja-j][).:] ", re.MULTILINE)
 _OPTIONS_HEADING: Final = re.compile(r"^(?:Options|Choices|Answer choices):[ \t]*$", re.MULTILINE)
 _LIST_ITEM: Final = re.compile(r"^[ \t]{0,8}(?:[-*•]|\d{1,3}[.)]) ", re.MULTILINE)
-_CODE: Final = re.compile(
-    r"```|\bdef \w|\bclass \w|\bimport \w|\breturn\b|\bSELECT\b|\bfunction\b|#include|=>|==|\(\)|;$|^    \S",
-    re.MULTILINE,
-)
+_CODE_MARKS: Final = (
+    "```", "def ", "import ", "return ", "SELECT ", "function", "#include", "=>", "==", "()", ";\n", "{\n", "\n    ",
+)  # fmt: skip
 _LATEX: Final = re.compile(r"\\[a-zA-Z]{2,}|\$[^$\n]{1,80}\$|\^\{|_\{")
 _CJK: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _OTHER_SCRIPT: Final = re.compile(r"[\u0370-\u1fff]")
@@ -131,7 +130,7 @@ def text_features(conversation: Conversation) -> NDArray[np.float32]:
         len(_NUMBER.findall(scanned)),
         *(classes.count(name[0].encode()) / size for name in _CLASSES),
         scanned.count("("), scanned.count('"'), scanned.count("_"), scanned.count(",") / count,
-        len(_CODE.findall(scanned)), len(_LATEX.findall(scanned)) if "\\" in scanned or "$" in scanned else 0,
+        sum(map(scanned.count, _CODE_MARKS)), len(_LATEX.findall(scanned)) if "\\" in scanned or "$" in scanned else 0,
         0.0 if plain else sum(map((127).__lt__, map(ord, scanned))) / size,
         *((0.0, 0.0) if plain else (_share(_CJK.findall, scanned), _share(_OTHER_SCRIPT.findall, scanned))),
         *(languages[language] / count for language in _STOPWORDS),

@@ -41,7 +41,7 @@ class Forest:
         for start in range(0, len(X), 1024):  # keeps the (rows, trees) intermediates within the cache
             rows = X[start : start + 1024]
             flat, offset = rows.ravel(), (np.arange(len(rows)) * rows.shape[1])[:, None]
-            node = np.broadcast_to(self.roots, (len(rows), len(self.roots)))
+            node = self.roots[None, :]
             for _ in range(self.depth):
                 node = self.left[node] + (flat[offset + self.feature[node]] > self.threshold[node])
             sums[start : start + 1024] = np.add.reduceat(self.value[node], self.first_tree, axis=1)
@@ -111,42 +111,38 @@ def sigmoid(z: FloatArray) -> NDArray[np.float64]:
 class Heads:
     """Calibrated P(acceptable) and expected output tokens of each tier, from one design matrix.
 
-    `acceptable` gives log-odds, turned into probabilities by `sigmoid(slope * z + intercept)` (Platt 1999);
-    `tokens` gives the log of the expected output tokens. slope, intercept: float64 (k,).
+    `forest` has 2k outputs: log-odds of acceptable for each tier, turned into probabilities by
+    `sigmoid(slope * z + intercept)` (Platt 1999), then the log of each tier's expected output tokens.
+    slope, intercept: float64 (k,).
     """
 
-    acceptable: Forest
-    tokens: Forest
+    forest: Forest
     slope: NDArray[np.float64]
     intercept: NDArray[np.float64]
 
-    def proba(self, X: FloatArray) -> NDArray[np.float64]:
-        """P(acceptable | prompt, tier), (n, k)."""
-        return sigmoid(self.acceptable(X) * self.slope + self.intercept)
+    def predict(self, X: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """P(acceptable | prompt, tier) and expected output tokens, 1 to 10^6; both (n, k)."""
+        outputs, k = self.forest(X), len(self.slope)
+        proba = sigmoid(outputs[:, :k] * self.slope + self.intercept)
+        return proba, np.exp(np.clip(outputs[:, k:], 0, np.log(1e6)))
 
-    def output_tokens(self, X: FloatArray) -> NDArray[np.float64]:
-        """Expected output tokens of each tier, (n, k), between 1 and 10^6."""
-        return np.exp(np.clip(self.tokens(X), 0, np.log(1e6)))
+    def log_odds(self, X: FloatArray) -> NDArray[np.float64]:
+        """What calibration starts from, (n, k)."""
+        return self.forest(X)[:, : len(self.slope)]
 
     def to_arrays(self, prefix: str) -> dict[str, NDArray[np.generic]]:
         """The arrays by name, for `np.savez`."""
-        return {
-            **self.acceptable.to_arrays(f"{prefix}.acceptable"),
-            **self.tokens.to_arrays(f"{prefix}.tokens"),
-            f"{prefix}.slope": self.slope,
-            f"{prefix}.intercept": self.intercept,
-        }
+        platt = {f"{prefix}.slope": self.slope, f"{prefix}.intercept": self.intercept}
+        return self.forest.to_arrays(prefix) | platt
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], prefix: str, *, columns: int, tiers: int) -> Self:
         """The heads stored under `prefix`. Raises BundleError if they do not fit `columns` or `tiers`."""
-        acceptable, tokens = (
-            Forest.from_arrays(arrays, f"{prefix}.{name}", columns=columns) for name in ("acceptable", "tokens")
-        )
+        forest = Forest.from_arrays(arrays, prefix, columns=columns)
         try:
             slope, intercept = (np.asarray(arrays[f"{prefix}.{name}"], np.float64) for name in ("slope", "intercept"))
         except KeyError as error:
             raise BundleError(f"heads.npz lacks {error}; train the router again") from None
-        if not (len(acceptable.baseline) == len(tokens.baseline) == len(slope) == len(intercept) == tiers):
+        if not (len(forest.baseline) == 2 * tiers and len(slope) == len(intercept) == tiers):
             raise BundleError(f"heads.npz: {prefix} does not have one head for each of {tiers} tiers")
-        return cls(acceptable, tokens, slope, intercept)
+        return cls(forest, slope, intercept)

@@ -1,11 +1,10 @@
 """What serves right now, and why anything is degraded."""
 
-from importlib.metadata import version
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from serving import __version__
 from serving.routing.promoted import PromotedRouter
 
 
@@ -18,7 +17,7 @@ def status_route(promoted: PromotedRouter) -> Route:
         return JSONResponse(
             {
                 "object": "status",
-                "tierwise": version("tierwise"),
+                "tierwise": __version__,
                 "router": router.name,
                 "version": router.version,
                 "digest": router.classifier.bundle.digest,

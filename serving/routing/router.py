@@ -77,6 +77,7 @@ class Router:
         self.version = version
         self.name = f"{version}@{classifier.bundle.digest[:12]}"
         self._priced = priced(self.tiers)
+        self._top_only = np.eye(len(names))[-1]  # what a call costs under `share`
         unchanged = self.tiers == manifest.tiers
         self.thresholds = manifest.thresholds if unchanged else self._chosen_again(manifest.thresholds)
         self.fallback_thresholds = (
@@ -90,9 +91,9 @@ class Router:
         prediction = self.classifier.predict(conversation)
         mu, refused = self._mu(policy, prediction.fallback)
         proba = prediction.proba[self._columns]
-        costs = self._unit_costs() if policy.name == "share" else self._costs(prediction)
+        expected = self._costs(prediction)
+        costs = self._top_only if policy.name == "share" else expected
         chosen = int(choose(proba[None, :], costs[None, :], mu)[0])
-        usd = float(self._costs(prediction)[chosen]) if self._priced else None
         tier = self.tiers[chosen]
         return Decision(
             id=f"dec-{uuid.uuid4().hex}",
@@ -101,7 +102,7 @@ class Router:
             model=tier.models[0],
             reason="fallback" if prediction.fallback else "target_refused" if refused else "policy",
             probabilities={t.name: round(float(p), 6) for t, p in zip(self.tiers, proba, strict=True)},
-            expected_cost_usd=usd,
+            expected_cost_usd=float(expected[chosen]) if self._priced else None,
             threshold=mu,
             propensity=1.0,
             router=self.name,
@@ -155,9 +156,6 @@ class Router:
         output_tokens = prediction.output_tokens[self._columns]
         costs = expected_costs(self.tiers, np.array([prediction.input_tokens]), output_tokens[None, :])
         return np.asarray(costs[0], np.float64)
-
-    def _unit_costs(self) -> NDArray[np.float64]:
-        return np.asarray(np.eye(len(self.tiers))[-1], np.float64)
 
     def _chosen_again(self, thresholds: Sequence[Threshold], *, fallback: bool = False) -> tuple[Threshold, ...]:
         """Thresholds for other prices than those of the bundle, from the calibration set it carries."""

@@ -21,7 +21,7 @@ from training.public_outcomes import read_public_outcomes
 
 DATASETS = Path(__file__).parent.parent.parent / "datasets"
 VARIANTS: tuple[dict[str, float], ...] = (
-    {}, {"components": 32}, {"components": 128}, {"trees": 80}, {"trees": 200}, {"leaves": 6}, {"leaves": 24},
+    {}, {"components": 32}, {"components": 128}, {"trees": 80}, {"trees": 200}, {"leaves": 6}, {"leaves": 24}, {"depth": 10},
     {"learning_rate": 0.03, "trees": 200}, {"learning_rate": 0.08, "trees": 80}, {"min_samples_leaf": 60},
     {"l2": 20}, {"leaves": 6, "trees": 200},
 )  # fmt: skip
@@ -47,7 +47,7 @@ def cpu_ms(heads: Heads, row: np.ndarray) -> float:
     """Of one prediction."""
     started = time.process_time()
     for _ in range(500):
-        heads.proba(row)
+        heads.predict(row)
     return (time.process_time() - started) / 500 * 1e3
 
 
@@ -62,8 +62,8 @@ def main() -> None:
         heads = fit_heads(X, fit, settings, settings.trees, seed=0)
         alone = fit_heads(fit.features, fit, settings, settings.fallback_trees, seed=0)
         print(
-            f"{variant or 'defaults'}: log loss {log_loss(heads.proba(Z), held_out.acceptable):.4f}, "
-            f"features alone {log_loss(alone.proba(held_out.features), held_out.acceptable):.4f}, "
+            f"{variant or 'defaults'}: log loss {log_loss(heads.predict(Z)[0], held_out.acceptable):.4f}, "
+            f"features alone {log_loss(alone.predict(held_out.features)[0], held_out.acceptable):.4f}, "
             f"{cpu_ms(heads, Z[:1]):.3f} ms a prediction",
             flush=True,
         )

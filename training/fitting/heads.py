@@ -26,7 +26,7 @@ def fit_heads(X: FloatArray, examples: Examples, settings: HeadSettings, trees: 
     k = examples.acceptable.shape[1]
     acceptable = [_fit_acceptable(X, examples, tier, settings, trees, seed) for tier in range(k)]
     tokens = [_fit_tokens(X, examples, tier, settings, seed) for tier in range(k)]
-    return Heads(_forest(acceptable), _forest(tokens), slope=np.ones(k), intercept=np.zeros(k))
+    return Heads(_forest(acceptable + tokens), slope=np.ones(k), intercept=np.zeros(k))
 
 
 def calibrated(heads: Heads, X: FloatArray, examples: Examples) -> Heads:
@@ -35,10 +35,10 @@ def calibrated(heads: Heads, X: FloatArray, examples: Examples) -> Heads:
     A Gaussian prior of variance 0.1 around slope 1 and intercept 0 keeps a handful of rows from overturning the
     heads. Source: Platt 1999, with the prior in place of his target smoothing.
     """
-    z = heads.acceptable(X)
+    z = heads.log_odds(X)
     fitted = [_platt(z[:, tier], *_labelled(examples, tier)) for tier in range(z.shape[1])]
     slope, intercept = np.array(fitted).T
-    return Heads(heads.acceptable, heads.tokens, slope, intercept)
+    return Heads(heads.forest, slope, intercept)
 
 
 def check_labels(examples: Examples, tiers: Sequence[str], min_labels: int, part: str) -> None:
@@ -86,6 +86,7 @@ def _shape(settings: HeadSettings, rows: int, seed: int) -> dict[str, Any]:
     return {
         "learning_rate": settings.learning_rate,
         "max_leaf_nodes": settings.leaves,
+        "max_depth": settings.depth,
         "min_samples_leaf": max(5, min(settings.min_samples_leaf, rows // 20)),
         "l2_regularization": settings.l2,
         "early_stopping": False,
