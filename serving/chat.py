@@ -1,5 +1,6 @@
 """What a conversation is: messages as a client sent them, checked, and the text that routing reads of them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -84,7 +85,8 @@ def _turn(message: object, where: str) -> _Turn:
         raise InputError(f"must be an object with `role` and `content`, not {_shown(message)}", where=where)
     role = message.get("role")
     if not isinstance(role, str) or role not in _ROLES:
-        raise InputError(f"must be one of {', '.join(get_args(Role))}, not {_shown(role)}", where=f"{where}.role")
+        shown = repr(role) if isinstance(role, str) and re.fullmatch("[a-z_]{1,20}", role) else _shown(role)
+        raise InputError(f"must be one of {', '.join(get_args(Role))}, not {shown}", where=f"{where}.role")
     content = message.get("content")
     field = where if where == "prompt" else f"{where}.content"
     if isinstance(content, str):
@@ -142,11 +144,11 @@ def _wants_json(response_format: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    """The type of a refused value, and the value itself only when it cannot be somebody's text."""
+    """The type of a refused value; its size where it is text, which is nobody's business."""
     if value is None:
         return "null"
     if isinstance(value, str):
-        return f"text of {len(value)} characters" if len(value) > 20 else repr(value)
+        return f"text of {len(value)} characters"
     if isinstance(value, bool | int | float):
         return repr(value)
     if isinstance(value, list):

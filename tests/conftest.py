@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from serving.classifier.bundle import Bundle
+from tests.factories import made_up_log, trained_bundle
 from training.encoders import DEFAULT_ENCODER, build_default_encoder
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before anything imports mlflow
@@ -22,6 +25,66 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("encoders") / DEFAULT_ENCODER.digest
     build_default_encoder(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle trained on made-up examples with the fake encoder."""
+    return trained_bundle(tmp_path_factory.mktemp("bundles") / "one")
+
+
+@pytest.fixture(scope="session")
+def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database, to copy: a fresh one costs seconds of migrations."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def state(tmp_path: Path, migrated_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A TIERWISE_HOME without any router; the working folder is beside it."""
+    home = tmp_path / "state"
+    home.mkdir()
+    shutil.copy(migrated_store, home / "mlflow.db")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("TIERWISE_HOME", str(home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def small_training(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration file of heads that are fitted within a second."""
+    path = tmp_path_factory.mktemp("config") / "small.toml"
+    heads = "components = 4\ntrees = 30\nlearning_rate = 0.1\nfallback_trees = 15\ntoken_trees = 10\n"
+    path.write_text(f"[training.heads]\n{heads}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained_home(
+    tmp_path_factory: pytest.TempPathFactory, migrated_store: Path, encoder_folder: Path, small_training: Path
+) -> Path:
+    """A state folder with the real encoder and two versions, the first promoted. To be copied, not changed."""
+    from training.cli import tierwise
+
+    folder = tmp_path_factory.mktemp("trained")
+    home = folder / "state"
+    (home / "encoders").mkdir(parents=True)
+    shutil.copy(migrated_store, home / "mlflow.db")
+    shutil.copytree(encoder_folder, home / "encoders" / encoder_folder.name)
+    log = made_up_log(folder / "log.jsonl", 400)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TIERWISE_HOME", str(home))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        for promote in (["--promote"], []):
+            arguments = ["train", "--logs", str(log), "--config", str(small_training), *promote]
+            tierwise(arguments, standalone_mode=False)
+    return home
 
 
 @pytest.fixture(autouse=True)

@@ -1,19 +1,25 @@
-"""Small made-up parts for tests: an encoder of eight dimensions, examples with a known answer, a trained bundle."""
+"""Small made-up parts for tests: an encoder of eight dimensions, examples with a known answer, a trained bundle,
+a state folder that serves it, a log."""
 
 import hashlib
+import json
+import os
+import random
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from serving.chat import read_conversation
-from serving.classifier.bundle import Bundle
+from serving.classifier.bundle import Bundle, write_bundle
 from serving.classifier.encoder import Embedding, EncoderIdentity
 from serving.classifier.features import estimated_input_tokens, text_features
+from serving.routing.promoted import Pointer
 from serving.tiers import Tier
 from training.config import HeadSettings, TrainingConfig
 from training.fitting.embeddings import text_key
 from training.fitting.examples import Examples, prompt_groups, split_parts
-from training.fitting.router import fit_bundle
+from training.fitting.router import fit_bundle, without_encoder
 
 IDENTITY = EncoderIdentity(
     name="fake", revision="1", model_sha256="0" * 64, tokenizer_sha256="1" * 64,
@@ -57,7 +63,7 @@ def made_up_examples(n: int = 1500, seed: int = 0) -> Examples:
         features=np.stack([text_features(conversation) for conversation in conversations]),
         acceptable=(rng.random((n, 3)) < chance).astype(np.float32),
         trust=np.ones((n, 3), np.float32),
-        weight=np.ones((n, 3), np.float32),
+        weight=np.full((n, 3), np.nan, np.float32),
         output_tokens=tokens.astype(np.float32),
         input_tokens=np.array([estimated_input_tokens(c) for c in conversations], np.float32),
         cost_usd=np.full((n, 3), np.nan),
@@ -71,3 +77,58 @@ def trained_bundle(folder: Path, *, seed: int = 0, config: TrainingConfig = CONF
     examples = made_up_examples(seed=seed)
     part = split_parts(examples, prompt_groups(examples, config.same_prompt_cosine), config.split)
     return fit_bundle(folder, examples, part, TIERS, config, FakeEncoder())
+
+
+class _FakeLoader:
+    @staticmethod
+    def load(folder: Path, *, expected: object) -> FakeEncoder:  # noqa: ARG004
+        return FakeEncoder()
+
+
+def fake_home(folder: Path, bundle: Bundle, patch: pytest.MonkeyPatch) -> Path:
+    """A state folder whose encoder is the fake one, and a built-in router to fall back on."""
+    write_bundle(folder / "built-in", without_encoder(bundle))
+    patch.setattr("serving.routing.promoted.BUILT_IN", folder / "built-in")
+    patch.setattr("serving.routing.promoted.Encoder", _FakeLoader)
+    (folder / "served").mkdir()
+    return folder
+
+
+def put_in_service(home: Path, bundle: Bundle, version: str, name: str | None = None) -> Path:
+    """Export a bundle and point to it, as a promotion does; gives its folder."""
+    folder = home / "served" / (name or version)
+    written = write_bundle(folder, bundle)
+    point(home, Pointer(version=version, folder=folder.name, digest=written.digest))
+    return folder
+
+
+def point(home: Path, pointer: Pointer) -> None:
+    """Replace the pointer, atomically."""
+    draft = home / "served" / "draft"
+    draft.write_text(pointer.model_dump_json())
+    os.replace(draft, home / "served" / "current.json")
+
+
+def made_up_log(path: Path, n: int = 600, *, seed: int = 0) -> Path:
+    """A log of n prompts with all three tiers' outcomes: every tier is right on the short ones with .95, on the long
+    ones with .35, .65 and .93."""
+    rng = random.Random(seed)
+    tiers = (("economy", "small", 0.35, 1), ("standard", "middle", 0.65, 10), ("premium", "large", 0.93, 50))
+    lines = []
+    for i in range(n):
+        hard = rng.random() < 0.5
+        tokens = 400 if hard else 40
+        outcomes = [
+            {
+                "tier": tier,
+                "model": model,
+                "acceptable": rng.random() < (chance if hard else 0.95),
+                "usage": {"input_tokens": 30 if hard else 10, "output_tokens": tokens},
+                "cost_usd": f"{tokens * price / 1e6:.7f}",
+            }
+            for tier, model, chance, price in tiers
+        ]
+        prompt = f"Question {seed}-{i}: " + "prove it carefully, " * (6 if hard else 1)
+        lines.append(json.dumps({"id": f"{seed}-{i}", "prompt": prompt, "outcomes": outcomes}))
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return path

@@ -1,10 +1,12 @@
 """Thresholds keep what they promise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from serving.classifier.bundle import CalibrationSet, Predictions
-from serving.routing.promise import betting_wealth, choose, promised_thresholds, retained_quality
+from serving.routing.promise import betting_wealth, choose, promised_thresholds
 from tests.factories import TIERS
 
 
@@ -18,12 +20,6 @@ def test_the_rule_takes_the_highest_probability_less_weighted_cost() -> None:
 
 def test_ties_go_to_the_cheaper_tier() -> None:
     assert choose(np.array([[0.7, 0.7, 0.7]]), np.array([[1.0, 2.0, 3.0]]), 0.0).tolist() == [0]
-
-
-def test_retained_quality_is_relative_to_the_top_tier() -> None:
-    outcome = np.array([[1, 1], [0, 1], [0, 1], [1, 0]], float)
-    assert retained_quality(outcome, np.array([0, 1, 0, 0])) == pytest.approx(3 / 3)
-    assert retained_quality(outcome, np.array([0, 0, 0, 1])) == pytest.approx(1 / 3)
 
 
 def test_a_bet_against_a_true_mean_rarely_wins() -> None:
@@ -48,7 +44,8 @@ def made_up_calibration(n: int, seed: int) -> CalibrationSet:
         fallback=predicted,
         input_tokens=np.full(n, 100, np.float32),
         acceptable=(rng.random((n, 3)) < proba).astype(np.float32),
-        weight=np.ones((n, 3), np.float32),
+        weight=np.full((n, 3), np.nan, np.float32),
+        max_weight=10.0,
     )
 
 
@@ -93,22 +90,35 @@ def test_a_target_out_of_reach_is_refused_without_a_number() -> None:
     assert "does not retain 99%" in str(threshold.refused)
 
 
-def test_logged_propensities_stand_in_for_the_answers_nobody_saw() -> None:
-    """One logged answer a prompt, drawn by a known policy: the same μ holds, found with more prompts."""
-    whole = made_up_calibration(8000, 3)
-    rng = np.random.default_rng(0)
-    logged = rng.choice(3, size=8000, p=[0.4, 0.2, 0.4])
-    seen = np.eye(3, dtype=bool)[logged]
-    partly = CalibrationSet(
-        predicted=whole.predicted,
-        fallback=whole.fallback,
-        input_tokens=whole.input_tokens,
-        acceptable=np.where(seen, whole.acceptable, np.nan).astype(np.float32),
-        weight=np.where(seen, 1 / np.array([0.4, 0.2, 0.4]), 1).astype(np.float32),
+def logged(calibration: CalibrationSet, policy: list[float], max_weight: float = 10.0) -> CalibrationSet:
+    """The same prompts as a log shows them: one answer each, drawn by `policy`, with its clipped propensity."""
+    n = len(calibration.input_tokens)
+    seen = np.eye(3, dtype=bool)[np.random.default_rng(0).choice(3, size=n, p=policy)]
+    return replace(
+        calibration,
+        acceptable=np.where(seen, calibration.acceptable, np.nan).astype(np.float32),
+        weight=np.where(seen, np.minimum(1 / np.array(policy), max_weight), np.nan).astype(np.float32),
+        max_weight=max_weight,
     )
-    (threshold,) = promised_thresholds(partly, TIERS, [0.90])
+
+
+def test_logged_propensities_stand_in_for_the_answers_nobody_saw() -> None:
+    (threshold,) = promised_thresholds(logged(made_up_calibration(16_000, 3), [0.4, 0.2, 0.4]), TIERS, [0.90])
     assert threshold.mu is not None
     assert true_quality(threshold.mu) >= 0.90
+
+
+def test_a_top_tier_that_is_hardly_explored_does_not_make_a_promise_cheap() -> None:
+    """Its weights are clipped from 50 to 10: the top tier must then count as better than it looks, not as worse."""
+    rarely = logged(made_up_calibration(8000, 3), [0.96, 0.02, 0.02])
+    (threshold,) = promised_thresholds(rarely, TIERS, [0.95])
+    assert threshold.mu is None or true_quality(threshold.mu) >= 0.95
+
+
+def test_a_propensity_beside_outcomes_for_every_tier_changes_nothing() -> None:
+    plain = made_up_calibration(2000, 1)
+    weighted = replace(plain, weight=np.where(np.arange(3) == 0, 5.0, np.nan) * np.ones((2000, 1), np.float32))
+    assert promised_thresholds(weighted, TIERS, [0.9, 0.95]) == promised_thresholds(plain, TIERS, [0.9, 0.95])
 
 
 def test_answers_without_propensity_promise_nothing() -> None:

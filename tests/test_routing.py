@@ -1,7 +1,6 @@
 """Policies, decisions, and which router serves."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -18,16 +17,11 @@ from serving.errors import BundleError, InputError
 from serving.routing.policy import DEFAULT_POLICY, Policy
 from serving.routing.promoted import Pointer, PromotedRouter
 from serving.routing.router import Router
-from tests.factories import TIERS, FakeEncoder, trained_bundle
+from tests.factories import TIERS, FakeEncoder, fake_home, point, put_in_service
 from training.fitting.router import without_encoder
 
 EASY = read_conversation(prompt="Question 1: prove it carefully, ")
 HARD = read_conversation(prompt="Question 1: " + "prove it carefully, " * 20)
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return trained_bundle(tmp_path_factory.mktemp("bundles") / "one")
 
 
 def router(bundle: Bundle, **options: object) -> Router:
@@ -85,9 +79,9 @@ def test_at_most_the_share_of_calibration_prompts_goes_to_the_top(bundle: Bundle
 
 def test_other_prices_choose_the_thresholds_again(bundle: Bundle) -> None:
     dear = tuple(
-        tier.model_copy(update={"input_pico_usd": 10 * (tier.input_pico_usd or 0), "output_pico_usd": 10 * (tier.output_pico_usd or 0)})
+        tier.model_copy(update={name: 10 * getattr(tier, name) for name in ("input_pico_usd", "output_pico_usd")})
         for tier in TIERS
-    )  # fmt: skip
+    )
     before, after = router(bundle).thresholds[0], router(bundle, tiers=dear).thresholds[0]
     assert before.mu is not None
     assert after.mu == pytest.approx(before.mu / 10, rel=1e-6)
@@ -146,31 +140,7 @@ def test_a_wrong_policy_is_refused_with_its_place(value: object) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A state folder whose encoder is the fake one, and a built-in router to fall back on."""
-    write_bundle(tmp_path / "built-in", without_encoder(bundle))
-    monkeypatch.setattr("serving.routing.promoted.BUILT_IN", tmp_path / "built-in")
-    monkeypatch.setattr("serving.routing.promoted.Encoder", _FakeLoader)
-    (tmp_path / "served").mkdir()
-    return tmp_path
-
-
-class _FakeLoader:
-    @staticmethod
-    def load(folder: Path, *, expected: object) -> FakeEncoder:
-        return FakeEncoder()
-
-
-def serve(home: Path, bundle: Bundle, version: str, name: str | None = None) -> Path:
-    folder = home / "served" / (name or version)
-    written = write_bundle(folder, bundle)
-    point(home, Pointer(version=version, folder=folder.name, digest=written.digest))
-    return folder
-
-
-def point(home: Path, pointer: Pointer) -> None:
-    draft = home / "served" / "draft"
-    draft.write_text(pointer.model_dump_json())
-    os.replace(draft, home / "served" / "current.json")
+    return fake_home(tmp_path, bundle, monkeypatch)
 
 
 def test_before_any_promotion_the_built_in_router_answers(home: Path) -> None:
@@ -182,21 +152,21 @@ def test_before_any_promotion_the_built_in_router_answers(home: Path) -> None:
 
 def test_a_promotion_is_taken_over_once(home: Path, bundle: Bundle) -> None:
     promoted = PromotedRouter(home)
-    serve(home, bundle, "1")
+    put_in_service(home, bundle, "1")
     assert promoted.refresh() is True
     assert (promoted.router.version, promoted.problem) == ("1", None)
     assert promoted.refresh() is None
-    serve(home, bundle, "2")
+    put_in_service(home, bundle, "2")
     assert promoted.refresh() is True
     assert promoted.router.version == "2"
 
 
 def test_the_memory_of_embeddings_survives_a_promotion_with_the_same_encoder(home: Path, bundle: Bundle) -> None:
     promoted = PromotedRouter(home)
-    serve(home, bundle, "1")
+    put_in_service(home, bundle, "1")
     promoted.refresh()
     promoted.router.decide(EASY)
-    serve(home, bundle, "2")
+    put_in_service(home, bundle, "2")
     promoted.refresh()
     assert promoted.router.classifier.remembers(EASY)
 
@@ -204,12 +174,12 @@ def test_the_memory_of_embeddings_survives_a_promotion_with_the_same_encoder(hom
 @pytest.mark.parametrize("damage", ["heads", "gone", "pointer", "digest", "golden"])
 def test_a_bad_promotion_is_refused_and_the_old_router_serves_on(home: Path, bundle: Bundle, damage: str) -> None:
     promoted = PromotedRouter(home)
-    serve(home, bundle, "1")
+    put_in_service(home, bundle, "1")
     promoted.refresh()
     if damage == "golden":
         wrong = bundle.golden[0].model_copy(update={"proba": (0.0, 0.0, 0.0)})
         bundle = Bundle(**{**vars(bundle), "golden": (wrong,)})
-    folder = serve(home, bundle, "2")
+    folder = put_in_service(home, bundle, "2")
     if damage == "heads":
         (folder / "heads.npz").write_bytes(b"not arrays")
     elif damage == "gone":
@@ -222,17 +192,19 @@ def test_a_bad_promotion_is_refused_and_the_old_router_serves_on(home: Path, bun
     assert promoted.router.version == "1"
     assert promoted.problem
     assert promoted.router.decide(EASY).reason != "fallback"
-    serve(home, read_bundle(home / "served" / "1"), "3")
+    put_in_service(home, read_bundle(home / "served" / "1"), "3")
     assert promoted.refresh() is True
     assert promoted.problem is None
 
 
-def test_without_its_encoder_a_first_router_serves_from_features(home: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_without_its_encoder_a_first_router_serves_from_features(
+    home: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from serving.classifier.encoder import Encoder
 
     monkeypatch.setattr("serving.routing.promoted.Encoder", Encoder)  # the real one finds no files
     promoted = PromotedRouter(home)
-    serve(home, bundle, "1")
+    put_in_service(home, bundle, "1")
     assert promoted.refresh() is True
     assert promoted.problem is not None
     decision = promoted.router.decide(EASY)
@@ -240,5 +212,5 @@ def test_without_its_encoder_a_first_router_serves_from_features(home: Path, bun
 
 
 def test_the_pointer_is_plain_json(home: Path, bundle: Bundle) -> None:
-    serve(home, bundle, "1")
+    put_in_service(home, bundle, "1")
     assert set(json.loads((home / "served" / "current.json").read_text())) == {"version", "folder", "digest"}

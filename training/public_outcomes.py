@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from serving.chat import read_conversation
 from serving.classifier.encoder import Encoder, EncoderIdentity
-from serving.classifier.features import FEATURE_NAMES, estimated_input_tokens, text_features
+from serving.classifier.features import FEATURE_NAMES, FEATURES_VERSION, estimated_input_tokens, text_features
 from serving.errors import EncoderError, InputError
 from serving.tiers import PICO_PER_USD
 from training.fitting.embeddings import EmbeddingStore, dequantised, quantised, text_key
@@ -73,6 +73,7 @@ def build_public_outcomes(tables: Path, out: Path, encoder: Encoder, store: Embe
         },
         metadata={
             "encoder": encoder.identity.model_dump_json(),
+            "features_version": str(FEATURES_VERSION),
             "feature_names": json.dumps(FEATURE_NAMES),
         },
     )
@@ -100,7 +101,8 @@ def read_public_outcomes(
             f"{path} holds embeddings by {bound.name} {bound.digest[:12]}, not {encoder.name} "
             f"{encoder.digest[:12]}; {rebuild}"
         )
-    if tuple(json.loads(metadata["feature_names"])) != FEATURE_NAMES:
+    features = int(metadata["features_version"]), tuple(json.loads(metadata["feature_names"]))
+    if features != (FEATURES_VERSION, FEATURE_NAMES):
         raise InputError(f"{path} holds other features than this version computes; {rebuild}")
     columns = {name: table[name].combine_chunks() for name in table.column_names}
     n = len(table)

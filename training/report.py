@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from training.evaluation.metrics import target_suffix
 from training.pipeline import Trained
 from training.registry import Version
 
@@ -29,7 +30,7 @@ def trained_text(trained: Trained) -> str:
         for tier in trained.bundle.tiers
     ]
     for threshold in trained.bundle.manifest.thresholds:
-        at = f"at_{round(threshold.target * 100)}"
+        at = target_suffix(threshold.target)
         found = f"μ {threshold.mu:.4g}" if threshold.mu is not None else f"refused: {threshold.refused}"
         lines.append(
             f"  target {threshold.target:.0%}: {found}; held out: quality of the top tier retained "

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serving.classifier.encoder import EncoderIdentity
-from serving.classifier.features import FEATURE_NAMES
+from serving.classifier.features import FEATURE_NAMES, FEATURES_VERSION
 from serving.classifier.heads import FloatArray, Heads, Projection, design_matrix
 from serving.errors import BundleError
 from serving.tiers import Tier
@@ -65,6 +65,7 @@ class Manifest(BaseModel):
     created: datetime
     tiers: tuple[Tier, ...]
     encoder: EncoderIdentity | None
+    features_version: int
     feature_names: tuple[str, ...]
     thresholds: tuple[Threshold, ...]
     fallback_thresholds: tuple[Threshold, ...]
@@ -88,7 +89,8 @@ class CalibrationSet:
 
     predicted: by the heads; by the features-only heads in a bundle without an encoder. fallback: always by
     the features alone. input_tokens: float32 (n,). acceptable: float32 (n, k), share of acceptable answers,
-    NaN where the tier was not tried. weight: float32 (n, k), inverse propensity, 1 where none was logged.
+    NaN where the tier was not tried. weight: float32 (n, k), inverse propensity clipped at max_weight, NaN where
+    none was logged.
     """
 
     predicted: Predictions
@@ -96,6 +98,7 @@ class CalibrationSet:
     input_tokens: NDArray[np.float32]
     acceptable: NDArray[np.float32]
     weight: NDArray[np.float32]
+    max_weight: float
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def read_bundle(folder: Path) -> Bundle:
         ) from None
     for name in _FILES:
         _check_hash(folder / name, manifest.files.get(name))
-    if manifest.feature_names != FEATURE_NAMES:
+    if (manifest.features_version, manifest.feature_names) != (FEATURES_VERSION, FEATURE_NAMES):
         raise BundleError(f"{folder}: was trained with other features than this version computes; train it again")
 
     tiers, columns = len(manifest.tiers), len(FEATURE_NAMES)
@@ -221,7 +224,7 @@ def _projection(arrays: dict[str, NDArray[np.generic]], dimension: int) -> Proje
 
 
 def _calibration_arrays(calibration: CalibrationSet) -> dict[str, NDArray[np.float32]]:
-    arrays = {name: getattr(calibration, name) for name in ("input_tokens", "acceptable", "weight")}
+    arrays = {name: getattr(calibration, name) for name in ("input_tokens", "acceptable", "weight", "max_weight")}
     for source in ("predicted", "fallback"):
         arrays |= {f"{source}.{name}": array for name, array in vars(getattr(calibration, source)).items()}
     return {name: np.asarray(array, np.float32) for name, array in arrays.items()}
@@ -244,6 +247,7 @@ def _calibration(arrays: dict[str, NDArray[np.generic]], tiers: int) -> Calibrat
         input_tokens=stored("input_tokens", (rows,)),
         acceptable=stored("acceptable", (rows, tiers)),
         weight=stored("weight", (rows, tiers)),
+        max_weight=float(stored("max_weight", ())),
     )
 
 

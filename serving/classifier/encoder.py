@@ -88,7 +88,10 @@ class Encoder:
             )
         _check("tokenizer.json", tokenizer, identity.tokenizer_sha256, folder)
         _check("model.onnx", model, identity.model_sha256, folder)
-        return cls(identity, Tokenizer.from_buffer(tokenizer), _session(model))
+        try:
+            return cls(identity, Tokenizer.from_buffer(tokenizer), _session(model))
+        except Exception as error:  # noqa: BLE001 - onnxruntime and tokenizers raise classes without a common root
+            raise EncoderError(f"the encoder in {str(folder)!r} cannot be loaded: {error}") from error
 
     def embed(self, text: str) -> Embedding:
         """The embedding of `text`. Of a text beyond max_tokens, that of its first and last tokens.
@@ -135,8 +138,6 @@ class EmbeddingMemo:
             raise ValueError(f"capacity must be at least 1, not {capacity!r}")
         self.encoder = encoder
         self.capacity = capacity
-        self.hits = 0
-        self.misses = 0
         self._known: OrderedDict[bytes, Embedding] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -162,10 +163,7 @@ class EmbeddingMemo:
     def _recall(self, key: bytes) -> Embedding | None:
         with self._lock:
             known = self._known.get(key)
-            if known is None:
-                self.misses += 1
-            else:
-                self.hits += 1
+            if known is not None:
                 self._known.move_to_end(key)
             return known
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from serving.chat import Conversation
 
 SCAN_CHARS: Final = 4000
+FEATURES_VERSION: Final = 1  # raise it when the value of any feature changes: bundles and data sets are bound to it
 
-# The twelve words that routers in the field copy from each other, and what they stand for; one feature each
-# kind, because a head can weigh them and a rule cannot.
+# Words that tell kinds of task apart, among them the complexity keywords of the field's rules. One feature a kind:
+# a head can weigh them, where a rule cannot.
 _KEYWORDS: Final[dict[str, tuple[str, ...]]] = {
     "reasoning": ("why", "prove", "proof", "derive", "reasoning", "explain", "deduce", "infer", "justify"),
     "analysis": (
@@ -144,8 +145,8 @@ def text_features(conversation: Conversation) -> NDArray[np.float32]:
 
 
 def estimated_input_tokens(conversation: Conversation) -> float:
-    """Tokens of the whole conversation, guessed from characters: four to a token, one and a half where the
-    last user turn is not ASCII.
+    """Tokens of the whole conversation, guessed from characters: four to a token, one and a half for the share of the
+    last user turn that is Chinese, Japanese or Korean.
 
     The guess only ranks costs; what a call really used is counted by its provider.
     """

@@ -55,33 +55,40 @@ class Decisions:
         if not isinstance(requests, list) or not 1 <= len(requests) <= limit:
             raise InputError(f"must be a list of 1 to {limit} requests", where="requests")
         router = self._promoted.router
-        data = [await self._decide_or_error(item, i, router) for i, item in enumerate(requests)]
-        return Response(json.dumps({"object": "list", "data": data}), media_type=_JSON)
+        loop = asyncio.get_running_loop()
+        data = [
+            await loop.run_in_executor(self._encoding, self._decide_or_error, item, i, router)
+            for i, item in enumerate(requests)  # one by one, so that single requests come in between
+        ]
+        return Response(json.dumps({"object": "list", "data": data}, allow_nan=False), media_type=_JSON)
 
-    async def _decide_or_error(self, item: object, index: int, router: Router) -> dict[str, object]:
+    def _decide_or_error(self, item: object, index: int, router: Router) -> dict[str, object]:
         try:
-            return (await self._decide(_object(item, where=None), router)).model_dump()
+            conversation, policy = self._read(_object(item, where=None))
+            return self._counted(router.decide(conversation, policy)).model_dump()
         except InputError as error:
             where = f"requests[{index}]" + (f".{error.where}" if error.where else "")
             return {"error": error_object(str(error), "invalid_request_error", where)}
 
     async def _decide(self, payload: dict[str, object], router: Router) -> Decision:
+        conversation, policy = self._read(payload)
+        if router.classifier.remembers(conversation):
+            return self._counted(router.decide(conversation, policy))
+        loop = asyncio.get_running_loop()
+        return self._counted(await loop.run_in_executor(self._encoding, router.decide, conversation, policy))
+
+    def _read(self, payload: dict[str, object]) -> tuple[Conversation, Policy]:
         conversation = read_conversation(
             messages=payload.get("messages"),
             prompt=payload.get("prompt"),
             tools=payload.get("tools"),
             response_format=payload.get("response_format"),
         )
-        policy = Policy.parse(payload.get("policy"), default=self._default_policy)
-        decision = await self._run(router, conversation, policy)
+        return conversation, Policy.parse(payload.get("policy"), default=self._default_policy)
+
+    def _counted(self, decision: Decision) -> Decision:
         self._metrics.decisions.labels(tier=decision.tier, reason=decision.reason).inc()
         return decision
-
-    async def _run(self, router: Router, conversation: Conversation, policy: Policy) -> Decision:
-        if router.classifier.remembers(conversation):
-            return router.decide(conversation, policy)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._encoding, router.decide, conversation, policy)
 
 
 async def _read_json(request: Request, limit: int) -> object:

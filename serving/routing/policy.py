@@ -10,7 +10,7 @@ _PARAMETERS: Final[dict[str, str]] = {"quality": "target", "share": "max_share",
 _MEANING: Final[dict[str, str]] = {
     "quality": "target is retained quality, such as 0.95",
     "share": "max_share is the largest share of calls that may go to the top tier, 0 to 1",
-    "value": "usd is what an acceptable answer is worth, more than 0",
+    "value": "usd is what an acceptable answer is worth, at least a pico-dollar",
 }
 
 
@@ -52,7 +52,7 @@ class Policy:
                 return default
             raise InputError(f"{name} needs {_PARAMETERS[name]}; {_MEANING[name]}", where="policy")
         number = _number(parameter)
-        in_range = 0 < number < float("inf") if name == "value" else 0 <= number <= 1
+        in_range = 1e-12 <= number < float("inf") if name == "value" else 0 <= number <= 1
         if not in_range:
             where = f"policy.{_PARAMETERS[name]}"
             raise InputError(f"{str(parameter)[:40]!r} does not fit: {_MEANING[name]}", where=where)

@@ -8,6 +8,7 @@ propensity-weighted outcomes as well as for plain ones.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,7 @@ from serving.tiers import Tier
 
 CONFIDENCE: Final = 0.95
 _ORDERS: Final = 20  # random orders whose bets are averaged; the average of valid bets is a valid bet
+_LARGEST_BET: Final = 0.75  # of the stake; any constant below 1 is valid. Source: the same paper, section 4.2
 _MOST_LABELS: Final = 200_000  # a number beyond this is no advice
 _GRID: Final = np.concatenate([[0.0], np.logspace(-3, 3, 181)])
 """μ times the cost of a call with 1,000 tokens in and out at the top tier: no look at any outcome goes into it."""
@@ -42,34 +44,55 @@ def promised_thresholds(
 
     `fallback`: for the features-only heads.
     """
-    usable = _usable(calibration)
+    usable, weight = _evidence(calibration)
     predicted = calibration.fallback if fallback else calibration.predicted
     predicted = Predictions(predicted.proba[usable], predicted.output_tokens[usable])
     costs = expected_costs(tiers, calibration.input_tokens[usable], predicted.output_tokens)
     unit = expected_costs(tiers, np.array([1000.0]), np.full((1, len(tiers)), 1000.0))[0, -1]
     grid = _GRID / unit if unit > 0 else _GRID[:1]
-    acceptable, weight = calibration.acceptable[usable], calibration.weight[usable]
+    outcomes = _Outcomes(calibration.acceptable[usable], weight[usable], calibration.max_weight)
     choices = [choose(predicted.proba, costs, mu) for mu in grid]
-    return tuple(
-        _threshold(target, confidence, grid, choices, np.nan_to_num(acceptable) * weight * ~np.isnan(acceptable))
-        for target in targets
-    )
+    return tuple(_threshold(target, confidence, grid, choices, outcomes) for target in targets)
 
 
-def retained_quality(outcome: FloatArray, choice: NDArray[np.intp]) -> float:
-    """Share acceptable under `choice` over share acceptable at the top tier; nan when the top is never acceptable.
+@dataclass(frozen=True)
+class _Outcomes:
+    """acceptable: (n, k), NaN where not tried. weight: (n, k), inverse propensity, 1 where every tier was tried.
 
-    outcome: (n, k), share acceptable times inverse propensity, 0 where the tier was not tried.
+    max_weight: the clip of the weights. Known before any outcome, so that it bounds the bets.
     """
-    top = float(outcome[:, -1].sum())
-    return float(outcome[np.arange(len(outcome)), choice].sum()) / top if top > 0 else float("nan")
+
+    acceptable: FloatArray
+    weight: FloatArray
+    max_weight: float
+
+    def margin(self, choice: NDArray[np.intp], target: float) -> tuple[NDArray[np.float64], float]:
+        """Values in [0, 1] for each row, and their mean if retained quality were exactly the target.
+
+        Inverse propensity weighting of what is acceptable at the chosen tier, and of what is *not* at the top:
+        weights that were clipped then make the policy look worse and the top better, never the other way.
+        """
+        tried, rows = ~np.isnan(self.acceptable), np.arange(len(choice))
+        good = np.nan_to_num(self.acceptable)
+        got = np.where(tried, good * self.weight, 0)[rows, choice]
+        top = 1 - np.where(tried, (1 - good) * self.weight, 0)[:, -1]
+        bound = self.max_weight if (self.weight != 1).any() else 1.0
+        low, high = -target, bound + target * (bound - 1)
+        return np.asarray((got - target * top - low) / (high - low), np.float64), -low / (high - low)
 
 
-def _usable(calibration: CalibrationSet) -> NDArray[np.bool_]:
-    """Rows that speak for every tier: all tried, or one tried with its propensity known."""
+def _evidence(calibration: CalibrationSet) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Rows that speak for every tier, (n,): all tried, or one tried with its propensity known; and weights (n, k).
+
+    A row where every tier was tried needs no weight, whichever of its answers was logged with a propensity.
+    """
     tried = ~np.isnan(calibration.acceptable)
-    weighted = (calibration.weight > 1).any(axis=1)
-    return np.asarray(tried.all(axis=1) | (tried.any(axis=1) & weighted))
+    whole = np.asarray(tried.all(axis=1), np.bool_)
+    known = ~np.isnan(np.where(tried, calibration.weight, 0)).any(axis=1)
+    one = (tried.sum(axis=1) == 1) & known
+    weight = np.nan_to_num(calibration.weight, nan=1.0)
+    weight[whole] = 1
+    return np.asarray(whole | one, np.bool_), weight
 
 
 def _threshold(
@@ -77,29 +100,23 @@ def _threshold(
     confidence: float,
     grid: NDArray[np.float64],
     choices: Sequence[NDArray[np.intp]],
-    outcome: FloatArray,
+    outcomes: _Outcomes,
 ) -> Threshold:
-    if len(outcome) == 0:
+    if len(outcomes.acceptable) == 0:
         reason = "no calibration prompt has outcomes for all tiers, or for one with its propensity"
         return Threshold(target=target, confidence=confidence, mu=None, refused=reason)
-    scale = max(1.0, float(outcome.max()))
-    null_mean = target / (1 + target)  # of the margin below when retained quality is exactly the target
     held: float | None = None
     previous: NDArray[np.intp] | None = None
-    first_margin = np.empty(0)
     for mu, choice in zip(grid, choices, strict=True):
         if previous is None or not np.array_equal(choice, previous):
-            chosen = outcome[np.arange(len(outcome)), choice]
-            margin = ((chosen - target * outcome[:, -1]) / scale + target) / (1 + target)  # in [0, 1]
-            if previous is None:
-                first_margin = margin
+            margin, null_mean = outcomes.margin(choice, target)
             if betting_wealth(margin, null_mean, 1 - confidence) < 1 / (1 - confidence):
                 break
             previous = choice
         held = float(mu)
     if held is not None:
         return Threshold(target=target, confidence=confidence, mu=held)
-    return _refused(target, confidence, first_margin, null_mean)
+    return _refused(target, confidence, *outcomes.margin(choices[0], target))
 
 
 def _refused(target: float, confidence: float, margin: NDArray[np.float64], null_mean: float) -> Threshold:
@@ -131,5 +148,5 @@ def betting_wealth(values: FloatArray, mean: float, alpha: float) -> float:
     running = (0.5 + np.cumsum(x, axis=1)) / (seen + 1)
     variance = (0.25 + np.cumsum((x - running) ** 2, axis=1)) / (seen + 1)
     before = np.hstack([np.full((_ORDERS, 1), 0.25), variance[:, :-1]])
-    bets = np.minimum(np.sqrt(2 * np.log(1 / alpha) / (n * before)), 0.75 / mean)
+    bets = np.minimum(np.sqrt(2 * np.log(1 / alpha) / (n * before)), _LARGEST_BET / mean)
     return float(np.exp(np.log1p(bets * (x - mean)).sum(axis=1)).mean())

@@ -1,5 +1,6 @@
 """Which tier a conversation goes to, and why."""
 
+import math
 import time
 import uuid
 from collections.abc import Sequence
@@ -72,6 +73,7 @@ class Router:
             raise BundleError(
                 f"the router was trained for tiers {', '.join(trained)}; the settings have {', '.join(names)}"
             )
+        self._by_position = by_position
         self._columns = np.rint(np.linspace(0, len(trained) - 1, len(names))).astype(int)
         self.classifier = classifier
         self.version = version
@@ -126,8 +128,10 @@ class Router:
     def _mu_for_target(self, target: float, fallback: bool) -> tuple[float, bool]:
         thresholds = self.fallback_thresholds if fallback else self.thresholds
         for threshold in thresholds:
-            if threshold.target == target:
+            if math.isclose(threshold.target, target):
                 return (0.0, True) if threshold.mu is None else (threshold.mu, False)
+        if fallback:  # an operator's target must not turn into an error of every client
+            return 0.0, True
         offered = ", ".join(f"{threshold.target:g}" for threshold in thresholds)
         raise InputError(f"{target:g} was not calibrated; this router has {offered}", where="policy.target")
 
@@ -136,7 +140,7 @@ class Router:
         gaps = self._fallback_gaps if fallback else self._gaps
         if len(gaps) == 0:
             return 0.0 if share == 1 else 1.0
-        allowed = int(share * len(gaps))
+        allowed = int(share * len(gaps) + 1e-9)  # .29 × 100 is 28.999… in binary
         return 0.0 if allowed == len(gaps) else max(0.0, float(gaps[len(gaps) - 1 - allowed]))
 
     @cached_property
@@ -159,10 +163,15 @@ class Router:
 
     def _chosen_again(self, thresholds: Sequence[Threshold], *, fallback: bool = False) -> tuple[Threshold, ...]:
         """Thresholds for other prices than those of the bundle, from the calibration set it carries."""
-        if len(self.tiers) != len(self.classifier.bundle.tiers):  # matched by position: no promise was ever made
+        if self._by_position:
             reason = "no router has been trained for these tiers"
             return tuple(
                 t.model_copy(update={"mu": None, "refused": reason, "labels_needed": None}) for t in thresholds
             )
-        calibration = self.classifier.bundle.calibration
-        return promised_thresholds(calibration, self.tiers, [t.target for t in thresholds], fallback=fallback)
+        return promised_thresholds(
+            self.classifier.bundle.calibration,
+            self.tiers,
+            [t.target for t in thresholds],
+            fallback=fallback,
+            confidence=thresholds[0].confidence,
+        )

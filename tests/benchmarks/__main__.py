@@ -6,67 +6,55 @@ Exit status 1 when a bar is missed.
 
 import argparse
 import contextlib
+import importlib
 import io
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.benchmarks import (
-    bench_decision,
-    bench_encoder,
-    bench_features,
-    bench_imports,
-    bench_promotion,
-    bench_service,
-    bench_training,
-)
 from tests.benchmarks.figures import Figure, table
 
-
-def _encoder(_home: Path) -> Iterator[Figure]:
-    """The lines of `bench_encoder` as figures."""
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        bench_encoder.main()
-    for line in map(json.loads, said.getvalue().splitlines()):
-        yield Figure("encoder", f"CPU of a pass, {line['tokens']} tokens", line["cpu_ms"], "ms")
-        yield Figure("encoder", f"the same ÷ fp32 dense layers, {line['tokens']} tokens", line["ratio"], "×")
-
-
-BENCHMARKS: Final[dict[str, Callable[[Path], Iterator[Figure]]]] = {
-    "training": bench_training.measure,
-    "imports": bench_imports.measure,
-    "features": bench_features.measure,
-    "encoder": _encoder,
-    "decision": bench_decision.measure,
-    "service": bench_service.measure,
-    "promotion": bench_promotion.measure,
-}
+NAMES: Final = ("training", "imports", "features", "encoder", "decision", "service", "promotion")
 
 
 def main() -> int:
     """Run them; gives the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
-    names = parser.parse_args().names
-    if unknown := sorted(set(names) - set(BENCHMARKS)):
-        parser.error(f"there is no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
+    chosen = parser.parse_args().names
+    if unknown := sorted(set(chosen) - set(NAMES)):
+        parser.error(f"there is no benchmark {unknown[0]!r}; there are: {', '.join(NAMES)}")
     _forget_the_users_settings()
+    _say(f"load average before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores")
     figures: list[Figure] = []
     try:
         with tempfile.TemporaryDirectory(prefix="tierwise-bench-") as home:
-            for name, measure in BENCHMARKS.items():
-                if name == "training" or not names or name in names:
-                    print(f"benchmark {name} …", file=sys.stderr, flush=True)
-                    for figure in measure(Path(home)):
+            for name in NAMES:
+                if name == "training" or not chosen or name in chosen:
+                    _say(f"benchmark {name} …")
+                    for figure in _measured(name, Path(home)):
                         figures.append(figure)
                         print(figure.json_line(), flush=True)
     finally:
-        print(f"\n{table(figures)}", file=sys.stderr)
+        _say(f"\n{table(figures)}")
     return 1 if any(figure.met is False for figure in figures) else 0
+
+
+def _measured(name: str, home: Path) -> Iterator[Figure]:
+    """The figures of one benchmark, imported only now: MLflow stays out of the process until it is needed."""
+    module = importlib.import_module(f"tests.benchmarks.bench_{name}")
+    if name != "encoder":
+        yield from module.measure(home)
+        return
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        module.main()
+    for line in map(json.loads, said.getvalue().splitlines()):
+        yield Figure(name, f"CPU of a pass, tokens: {line['tokens']}", line["cpu_ms"], "ms")
+        yield Figure(name, f"the same ÷ fp32 dense layers, tokens: {line['tokens']}", line["ratio"], "×")
 
 
 def _forget_the_users_settings() -> None:
@@ -77,6 +65,10 @@ def _forget_the_users_settings() -> None:
     os.environ.update(
         BENTOML_DO_NOT_TRACK="True", MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false"
     )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def _load(port: int) -> Iterator[_Load]:
 
 
 def _takeover_s(registry: Registry, number: int, load: _Load) -> float:
-    """Seconds from the pointer's replacement to the first answer by the version; infinite when it never came."""
+    """Seconds from the pointer's replacement to the first answer by the version, at most `_GIVE_UP_AFTER_S`."""
     before = time.time()
     registry.promote(number)
     pointer = pointed_to(registry.home)
@@ -108,7 +108,7 @@ def _takeover_s(registry: Registry, number: int, load: _Load) -> float:
             if router == name and when >= written:
                 return when - written
         time.sleep(0.005)
-    return float("inf")
+    return _GIVE_UP_AFTER_S
 
 
 def _registered_again(registry: Registry, number: int) -> int:

@@ -13,7 +13,7 @@ from serving.classifier.encoder import Encoder
 from serving.routing.promoted import PromotedRouter
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.prompts import new_prompts
-from tests.benchmarks.running import Client, Service, running_service
+from tests.benchmarks.running import Client, Service, cpu_s, running_service
 
 STARTS: Final = 3
 BLOCKS, BLOCK = 8, 80  # requests with new prompts
@@ -33,6 +33,7 @@ def measure(home: Path) -> Iterator[Figure]:
     with running_service(home) as service:
         ready.append(service.ready_s)
         yield Figure("service", "start until the promoted router serves", statistics.median(ready), "s", MAX_READY_S)
+        yield Figure("service", "CPU of a start", service.cpu_s, "s")
         yield from _under_load(service, _encoder(home))
 
 
@@ -40,19 +41,22 @@ def _under_load(service: Service, encoder: Encoder) -> Iterator[Figure]:
     worker, client = service.worker(), Client(service.port)
     prompts = new_prompts(64, seed=1)
     for text in islice(prompts, 50):  # until both are warm
-        _routed(client, [text])
+        _routed(client, text)
         encoder.embed(text)
 
     request_ms, pass_ms = [], []
     for _ in range(BLOCKS):
-        texts = list(islice(prompts, BLOCK))
-        request_ms.append(_worker_cpu_ms(worker, client, texts))
-        pass_ms.append(_encoder_cpu_ms(encoder, texts))
+        request, alone = _in_turns(worker, client, encoder, list(islice(prompts, BLOCK)))
+        request_ms.append(request)
+        pass_ms.append(alone)
     added = [request - alone for request, alone in zip(request_ms, pass_ms, strict=True)]
     yield Figure("service", "CPU of /route, new prompt of 64 tokens", statistics.median(request_ms), "ms")
     yield Figure("service", "the same beyond the encoder pass", statistics.median(added), "ms", MAX_OVERHEAD_MS)
 
-    repeated_ms = _worker_cpu_ms(worker, client, [next(prompts)] * REPEATS)
+    text, before = next(prompts), cpu_s(worker)
+    for _ in range(REPEATS):
+        _routed(client, text)
+    repeated_ms = 1000 * (cpu_s(worker) - before) / REPEATS
     yield Figure("service", "CPU of /route, repeated prompt of 64 tokens", repeated_ms, "ms", MAX_REPEATED_MS)
     yield Figure("service", "memory of the worker after load", worker.memory_info().rss / 1e6, "MB", MAX_RSS_MB)
 
@@ -66,23 +70,21 @@ def _encoder(home: Path) -> Encoder:
     return memo.encoder
 
 
-def _worker_cpu_ms(worker: psutil.Process, client: Client, texts: Sequence[str]) -> float:
-    """CPU milliseconds of the worker for each of the requests, user and system."""
-    before = worker.cpu_times()
-    _routed(client, texts)
-    after = worker.cpu_times()
-    return 1000 * (after.user + after.system - before.user - before.system) / len(texts)
+def _in_turns(worker: psutil.Process, client: Client, encoder: Encoder, texts: Sequence[str]) -> tuple[float, float]:
+    """CPU milliseconds of the worker for each request, and of this process for each pass over the same text.
 
-
-def _routed(client: Client, texts: Sequence[str]) -> None:
+    In turns, so that both wake up to a core as cold and a machine as busy.
+    """
+    alone_s, before = 0.0, cpu_s(worker)
     for text in texts:
-        status, decision = client.route(text)
-        if status != 200 or decision["reason"] == "fallback":
-            raise RuntimeError(f"/route answered {status}: {decision}")
-
-
-def _encoder_cpu_ms(encoder: Encoder, texts: Sequence[str]) -> float:
-    started = time.process_time()
-    for text in texts:
+        _routed(client, text)
+        started = time.process_time()
         encoder.embed(text)
-    return 1000 * (time.process_time() - started) / len(texts)
+        alone_s += time.process_time() - started
+    return 1000 * (cpu_s(worker) - before) / len(texts), 1000 * alone_s / len(texts)
+
+
+def _routed(client: Client, text: str) -> None:
+    status, decision = client.route(text)
+    if status != 200 or decision["reason"] == "fallback":
+        raise RuntimeError(f"/route answered {status}: {decision}")

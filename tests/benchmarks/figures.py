@@ -35,6 +35,7 @@ def table(figures: Sequence[Figure]) -> str:
     for f in figures:
         bar = "" if f.bar is None else f"{'≥' if f.at_least else '≤'} {f.bar:g} {f.unit}"
         mark = {None: "", True: "met", False: "MISSED"}[f.met]
-        rows.append((f.benchmark, f.figure, f"{f.value:,.4g} {f.unit}", bar, mark))
+        value = f"{f.value:,.0f}" if abs(f.value) >= 1000 else f"{f.value:.4g}"
+        rows.append((f.benchmark, f.figure, f"{value} {f.unit}", bar, mark))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -30,25 +30,28 @@ class Comparison:
 def compare(
     new: Bundle, champion: Bundle, held_out: Examples, groups: NDArray[np.intp], *, seed: int = 0
 ) -> Comparison | None:
-    """Paired difference in Brier score over every labelled tier, bootstrapped by prompt group.
+    """Paired difference in Brier score over every judged tier, bootstrapped by prompt group.
 
     The Brier score is proper: neither ranking well nor being well calibrated alone can win it.
     None when the two cannot be compared: other tiers, another encoder, or nothing labelled.
     """
     if [t.name for t in new.tiers] != [t.name for t in champion.tiers]:
         return None
-    if new.manifest.encoder != champion.manifest.encoder or np.isnan(held_out.acceptable).all():
+    if new.manifest.encoder != champion.manifest.encoder or np.isnan(held_out.judged()).all():
         return None
     errors = [
-        (bundle.predict(held_out.embedding, held_out.features).proba - held_out.acceptable) ** 2
+        (bundle.predict(held_out.embedding, held_out.features).proba - held_out.judged()) ** 2
         for bundle in (new, champion)
     ]
     gaps = errors[0] - errors[1]
     _, member = np.unique(groups, return_inverse=True)
     sums = np.bincount(member, np.nansum(gaps, axis=1))
     counts = np.bincount(member, (~np.isnan(gaps)).sum(axis=1))
-    drawn = np.random.default_rng(seed).integers(len(sums), size=(_RESAMPLES, len(sums)))
-    labels = counts[drawn].sum(axis=1)
-    resampled = sums[drawn].sum(axis=1)[labels > 0] / labels[labels > 0]
+    rng = np.random.default_rng(seed)
+    resampled = []
+    for _ in range(_RESAMPLES):
+        drawn = rng.integers(len(sums), size=len(sums))
+        if labels := counts[drawn].sum():
+            resampled.append(sums[drawn].sum() / labels)
     low, high = np.quantile(resampled, [0.025, 0.975])
     return Comparison(float(np.nanmean(gaps)), float(low), float(high), int(counts.sum()))

@@ -55,10 +55,14 @@ def expected_calibration_error(proba: FloatArray, y: FloatArray, bins: int = 15)
 
 
 def tier_metrics(proba: FloatArray, examples: Examples, tiers: Sequence[str]) -> dict[str, float]:
-    """AUC, Brier score, calibration error, labels and acceptable share per tier, named `auc.economy` and so on."""
+    """AUC, Brier score, calibration error, labels and acceptable share per tier, named `auc.economy` and so on.
+
+    Over judged outcomes, unweighted: what was logged, not what another policy would have logged.
+    """
     metrics: dict[str, float] = {}
+    judged = examples.judged()
     for tier, name in enumerate(tiers):
-        y = examples.acceptable[:, tier].astype(np.float64)
+        y = judged[:, tier].astype(np.float64)
         known = np.flatnonzero(~np.isnan(y))
         metrics[f"labels.{name}"] = float(len(known))
         if len(known):
@@ -73,7 +77,7 @@ def tier_metrics(proba: FloatArray, examples: Examples, tiers: Sequence[str]) ->
 
 def complete(examples: Examples) -> NDArray[np.bool_]:
     """Prompts whose outcome is known at every tier: a policy can be judged on them whatever it chooses."""
-    return np.asarray(~np.isnan(examples.acceptable).any(axis=1))
+    return np.asarray(~np.isnan(examples.judged()).any(axis=1))
 
 
 def policy_metrics(bundle: Bundle, examples: Examples, thresholds: Sequence[Threshold]) -> dict[str, float]:
@@ -85,7 +89,7 @@ def policy_metrics(bundle: Bundle, examples: Examples, thresholds: Sequence[Thre
     for threshold in thresholds:
         choice = choose(proba, expected, threshold.mu or 0.0)
         quality, cost = _relative(choice, examples.acceptable, paid)
-        suffix = f"at_{round(threshold.target * 100)}"
+        suffix = target_suffix(threshold.target)
         metrics |= {
             f"mu_found.{suffix}": float(threshold.mu is not None),
             f"retained_quality.{suffix}": quality,
@@ -93,6 +97,11 @@ def policy_metrics(bundle: Bundle, examples: Examples, thresholds: Sequence[Thre
             f"top_share.{suffix}": float(np.mean(choice == proba.shape[1] - 1)),
         }
     return {name: value for name, value in metrics.items() if not np.isnan(value)}
+
+
+def target_suffix(target: float) -> str:
+    """`at_95` for .95, `at_99.5` for .995."""
+    return f"at_{100 * target:g}"
 
 
 def quality_cost_curve(bundle: Bundle, examples: Examples) -> Curve:

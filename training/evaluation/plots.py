@@ -31,14 +31,15 @@ def reliability_figure(proba: FloatArray, examples: Examples, tiers: Sequence[st
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], "--", color="grey", label="perfect")
+    judged = examples.judged()
     for tier, name in enumerate(tiers):
-        known = np.flatnonzero(~np.isnan(examples.acceptable[:, tier]))
+        known = np.flatnonzero(~np.isnan(judged[:, tier]))
         if len(known) < bins:
             continue
         parts = np.array_split(known[np.argsort(proba[known, tier], kind="stable")], bins)
         axes.plot(
             [proba[part, tier].mean() for part in parts],
-            [examples.acceptable[part, tier].mean() for part in parts],
+            [judged[part, tier].mean() for part in parts],
             marker="o",
             label=name,
         )

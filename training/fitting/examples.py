@@ -14,7 +14,7 @@ from training.config import Split
 from training.labelling.outcomes import Labels
 
 PARTS: Final = ("fit", "calibrate", "threshold", "test")
-_BLOCK: Final = 2048  # rows of the similarity matrix held at a time
+_BLOCK: Final = 1024  # rows of the similarity matrix held at a time
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,18 @@ class Examples:
         arrays = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "slices"}
         return replace(self, **arrays, slices={name: values[rows] for name, values in self.slices.items()})
 
+    def judged(self) -> NDArray[np.float32]:
+        """`acceptable` where somebody judged it, (n, k): a complaint teaches, but is no evidence of how often."""
+        return np.where(self.trust == 1, self.acceptable, np.nan).astype(np.float32)
+
     def digest(self) -> str:
         """sha256 over keys and labels: the same prompts with the same outcomes give the same digest, in any order."""
-        order = np.argsort(self.key, kind="stable")
-        sha = hashlib.sha256()
-        for array in (self.key, self.acceptable, self.weight, self.trust):
-            sha.update(np.ascontiguousarray(array[order]).tobytes())
-        return sha.hexdigest()
+        columns = (self.acceptable, self.weight, self.trust)
+        rows = [
+            hashlib.sha256(key + b"".join(column[i].tobytes() for column in columns)).digest()
+            for i, key in enumerate(self.key)
+        ]
+        return hashlib.sha256(b"".join(sorted(rows))).hexdigest()
 
 
 def label_arrays(labels: Sequence[Labels]) -> dict[str, Any]:
@@ -65,22 +70,24 @@ def label_arrays(labels: Sequence[Labels]) -> dict[str, Any]:
 
 def prompt_groups(examples: Examples, cosine: float) -> NDArray[np.intp]:
     """Group number of each prompt: prompts joined by a chain of embeddings at least `cosine` alike share one."""
-    E, n = examples.embedding, len(examples)
-    rows, columns = [], []
-    for start in range(0, n, _BLOCK):
-        alike = np.argwhere(E[start : start + _BLOCK] @ E[start:].T >= cosine) + start
-        rows.append(alike[:, 0])
-        columns.append(alike[:, 1])
-    i, j = np.concatenate(rows), np.concatenate(columns)
-    graph = coo_array((np.ones(len(i), np.bool_), (i, j)), shape=(n, n))
-    return np.asarray(connected_components(graph, directed=False)[1], np.intp)
+    _, first, member = np.unique(examples.key, return_index=True, return_inverse=True)
+    E = examples.embedding[first]  # a text that is logged again and again is compared once
+    group = np.arange(len(E))
+    for start in range(0, len(E), _BLOCK):
+        i, j = np.nonzero(E[start : start + _BLOCK] @ E[start:].T >= cosine)
+        # Joined block by block, as edges between groups: a log of one template would have all pairs of its rows.
+        edges = np.unique(np.stack([group[i + start], group[j + start]]), axis=1)
+        graph = coo_array((np.ones(edges.shape[1], np.bool_), (edges[0], edges[1])), shape=(len(E), len(E)))
+        group = connected_components(graph, directed=False)[1][group]
+    return np.asarray(group[member], np.intp)
 
 
 def split_parts(examples: Examples, groups: NDArray[np.intp], split: Split) -> NDArray[np.intp]:
     """Index into PARTS for each prompt; a group is never divided.
 
-    The part follows from a hash of the group's first key, so a prompt stays in its part when a log grows, and
-    two versions trained on overlapping logs are judged on prompts that neither was fitted on. Groups with a
+    The part follows from a hash of the group's smallest key, so a prompt stays in its part when a log grows, and
+    two versions trained on overlapping logs are mostly judged on prompts that neither was fitted on: a prompt can
+    move when its group gains one with a smaller key. Groups with a
     prompt that its source holds out are test.
     """
     order = np.argsort(examples.key, kind="stable")  # so that a group's first key does not depend on row order

@@ -57,7 +57,7 @@ def check_labels(examples: Examples, tiers: Sequence[str], min_labels: int, part
 def _labelled(examples: Examples, tier: int) -> tuple[NDArray[np.intp], FloatArray, FloatArray]:
     """Rows with a label for the tier, the labels, and their weights scaled to a mean of 1."""
     rows = np.flatnonzero(~np.isnan(examples.acceptable[:, tier]) & (examples.trust[:, tier] > 0))
-    weight = (examples.weight * examples.trust)[rows, tier].astype(np.float64)
+    weight = (np.nan_to_num(examples.weight, nan=1.0) * examples.trust)[rows, tier].astype(np.float64)
     return rows, examples.acceptable[rows, tier], weight / weight.mean() if len(rows) else weight
 
 

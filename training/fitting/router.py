@@ -12,7 +12,7 @@ from serving.chat import read_conversation
 from serving.classifier.bundle import Bundle, CalibrationSet, Golden, Manifest, Predictions, write_bundle
 from serving.classifier.classifier import GOLDEN_TOLERANCE, Classifier
 from serving.classifier.encoder import EmbeddingMemo, Encoder
-from serving.classifier.features import FEATURE_NAMES
+from serving.classifier.features import FEATURE_NAMES, FEATURES_VERSION
 from serving.classifier.heads import Heads, design_matrix
 from serving.routing.promise import promised_thresholds
 from serving.tiers import Tier
@@ -59,6 +59,7 @@ def fit_bundle(
             created=datetime.now(UTC),
             tiers=tiers,
             encoder=encoder.identity,
+            features_version=FEATURES_VERSION,
             feature_names=FEATURE_NAMES,
             thresholds=(),
             fallback_thresholds=(),
@@ -70,7 +71,7 @@ def fit_bundle(
         projection=projection,
         heads=fit_heads(X, fit, settings, settings.trees, config.seed),
         fallback_heads=fit_heads(fit.features, fit, settings, settings.fallback_trees, config.seed),
-        calibration=_calibration_set(None, threshold),
+        calibration=_calibration_set(None, threshold, config.max_weight),
         golden=(),
     )
     bundle = write_bundle(folder, draft)
@@ -98,7 +99,7 @@ def _calibrated(bundle: Bundle, rows: Examples) -> Bundle:
 
 def _promising(bundle: Bundle, rows: Examples, config: TrainingConfig, encoder: Encoder) -> Bundle:
     """The bundle with its calibration set, the thresholds found on it, and golden predictions."""
-    calibration = _calibration_set(bundle, rows)
+    calibration = _calibration_set(bundle, rows, config.max_weight)
     thresholds, fallback = (
         promised_thresholds(
             calibration, bundle.tiers, config.targets, fallback=by_features, confidence=config.confidence
@@ -114,13 +115,14 @@ def _promising(bundle: Bundle, rows: Examples, config: TrainingConfig, encoder: 
     return replace(bundle, manifest=manifest, calibration=calibration, golden=golden)
 
 
-def _calibration_set(bundle: Bundle | None, rows: Examples) -> CalibrationSet:
-    """Predictions beside outcomes. A complaint is no judgement, and silence no praise: only judged outcomes count."""
+def _calibration_set(bundle: Bundle | None, rows: Examples, max_weight: float) -> CalibrationSet:
+    """Predictions beside judged outcomes; without a bundle yet, the predictions are blank."""
     unknown = Predictions(np.zeros_like(rows.acceptable), np.zeros_like(rows.acceptable))
     return CalibrationSet(
         predicted=unknown if bundle is None else bundle.predict(rows.embedding, rows.features),
         fallback=unknown if bundle is None else bundle.predict(None, rows.features),
         input_tokens=rows.input_tokens,
-        acceptable=np.where(rows.trust == 1, rows.acceptable, np.nan).astype(np.float32),
+        acceptable=rows.judged(),
         weight=rows.weight,
+        max_weight=max_weight,
     )

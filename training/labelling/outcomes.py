@@ -21,7 +21,7 @@ class Labels:
 
     acceptable: share of the tier's answers that were acceptable, NaN where nobody tried: masked, not guessed.
     trust: 1 for a judged outcome, less for a complaint that only hints at one. weight: clipped inverse
-    propensity, 1 where none was logged. output_tokens, cost_usd: means, NaN where unknown. sources: of each
+    propensity, NaN where none was logged. output_tokens, cost_usd: means, NaN where unknown. sources: of each
     tier's labels.
     """
 
@@ -59,10 +59,10 @@ class Labeller:
         cost = _mean([a.cost_pico_usd / PICO_PER_USD for a in answers if a.cost_pico_usd is not None])
         judged = [(answer, judgement) for answer in answers if (judgement := self._judge(answer)) is not None]
         if not judged:
-            return (np.nan, 1.0, 1.0, tokens, cost), frozenset()
+            return (np.nan, 1.0, np.nan, tokens, cost), frozenset()
         acceptable = _mean([acceptable for _, (acceptable, _, _) in judged])
         trust = _mean([trust for _, (_, trust, _) in judged])
-        weight = _mean([self._weight(answer) for answer, _ in judged])
+        weight = _mean([self._weight(a.propensity) for a, _ in judged if a.propensity is not None])
         return (acceptable, trust, weight, tokens, cost), frozenset(source for _, (_, _, source) in judged)
 
     def _judge(self, answer: Outcome) -> tuple[float, float, Source] | None:
@@ -75,8 +75,8 @@ class Labeller:
             return 0.0, float(getattr(self.feedback_weight, answer.feedback.kind)), "feedback"
         return None
 
-    def _weight(self, answer: Outcome) -> float:
-        return 1.0 if answer.propensity is None else min(1 / answer.propensity, self.max_weight)
+    def _weight(self, propensity: float) -> float:
+        return min(1 / propensity, self.max_weight)
 
 
 def _mean(values: Sequence[float]) -> float:

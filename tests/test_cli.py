@@ -1,0 +1,263 @@
+"""The `tierwise` command: exit statuses, what goes to stdout, and what a wrong word is told."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.factories import made_up_log
+from tests.server import environment
+from training.cli import tierwise
+
+
+def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(tierwise, arguments, input=stdin)
+
+
+def failed(result: Result, status: int = 1) -> str:
+    """What a failing command said, on stderr only."""
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == status, result.output
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+def one_object(result: Result) -> dict[str, Any]:
+    """The JSON object that is all of stdout."""
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("\n") == 1
+    return dict(json.loads(result.stdout))
+
+
+@pytest.fixture
+def trained(trained_home: Path, state: Path) -> Path:
+    """A state folder with the real encoder and two versions, the first promoted."""
+    for folder in ("served", "encoders"):
+        shutil.copytree(trained_home / folder, state / folder)
+    shutil.copy(trained_home / "mlflow.db", state / "mlflow.db")
+    return state
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"], ["train", "--logs"], ["train", "--logs", "missing.jsonl"], ["train", "--promote", "yes"],
+        ["train", "--force"], ["promote"], ["promote", "1", "2"], ["route"], ["routers", "x"], ["rollback", "1"],
+        ["serve", "--port", "0"], ["serve", "--port", "70000"], ["serve", "--port", "x"], ["--nonsense"],
+        ["route", "hello", "--policy", "cheap"], ["route", "hello", "--policy", "share:2"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+@pytest.mark.usefixtures("state")
+def test_wrong_arguments_end_with_status_2(arguments: Sequence[str]) -> None:
+    assert "Error: " in failed(run(*arguments), 2)
+
+
+@pytest.mark.parametrize("command", ["train", "routers", "promote", "rollback", "route", "serve", "bento", "dataset"])
+def test_every_command_explains_itself(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Usage: ")
+
+
+def test_the_version_is_told() -> None:
+    assert run("--version").exit_code == 0
+
+
+@pytest.mark.usefixtures("state")
+def test_routers_with_none_says_what_to_run_and_is_no_failure() -> None:
+    result = run("routers")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no router yet; run: tierwise train" in result.stderr
+    assert one_object(run("routers", "--json")) == {"routers": []}
+
+
+@pytest.mark.usefixtures("state")
+def test_what_cannot_be_promoted_ends_with_status_1_and_what_there_is() -> None:
+    assert "Error: there is no router '2'; there are: none yet; run: tierwise train" in failed(run("promote", "2"))
+    assert "Error: no router is registered yet; run: tierwise train" in failed(run("rollback"))
+
+
+@pytest.mark.usefixtures("trained")
+def test_an_unknown_version_is_refused_with_those_there_are() -> None:
+    assert "there is no router '9'; there are: challenger, champion, 1, 2" in failed(run("promote", "9"))
+
+
+@pytest.mark.usefixtures("trained")
+def test_routers_are_listed_newest_first_with_their_figures() -> None:
+    lines = run("routers").stdout.splitlines()
+    assert lines[0].split() == ["version", "alias", "retained_quality.at_95", "relative_cost.at_95", "judged_prompts"]
+    assert [line.split()[:2] for line in lines[1:]] == [["2", "challenger"], ["1", "champion"]]
+    listed = one_object(run("routers", "--json"))["routers"]
+    assert [(router["version"], router["aliases"]) for router in listed] == [(2, ["challenger"]), (1, ["champion"])]
+    assert {"run_id", "created_ms", "metrics", "tags"} <= listed[0].keys()
+
+
+@pytest.mark.usefixtures("trained")
+def test_promote_and_rollback_say_who_is_the_champion() -> None:
+    assert run("promote", "2").stdout == "version 2 is the champion\n"
+    assert run("rollback").stdout == "version 1 is the champion again\n"
+    assert "Error: there is no earlier champion to go back to" in failed(run("rollback"))
+
+
+@pytest.mark.usefixtures("trained")
+def test_promote_takes_an_alias() -> None:
+    assert run("promote", "challenger").stdout == "version 2 is the champion\n"
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_decision_is_one_json_object_and_names_the_promoted_version() -> None:
+    result = run("route", "What is the capital of Portugal?")
+    decision = one_object(result)
+    assert result.stderr == ""
+    assert decision["object"] == "routing.decision"
+    assert decision["router"].startswith("1@")
+    assert decision["reason"] in ("policy", "target_refused")
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_dash_reads_the_prompt_from_stdin() -> None:
+    text = "Prüfe das sorgfältig: 7 × 8?\nUnd dann?"
+    given, read = (one_object(result) for result in (run("route", text), run("route", "-", stdin=text)))
+    assert given["probabilities"] == read["probabilities"]
+
+
+@pytest.mark.usefixtures("trained")
+def test_the_policy_of_a_decision_can_be_chosen() -> None:
+    text = "Question: " + "prove it carefully, " * 6
+    assert one_object(run("route", text, "--policy", "value:0.0000001"))["tier"] == "economy"
+    assert one_object(run("route", text, "--policy", "value:100"))["tier"] != "economy"
+
+
+@pytest.mark.usefixtures("state")
+def test_without_a_promoted_router_a_decision_is_a_fallback_and_stderr_says_why() -> None:
+    result = run("route", "hello")
+    assert one_object(result)["reason"] == "fallback"
+    assert "no router is promoted; run: tierwise train --promote" in result.stderr
+
+
+@pytest.mark.parametrize("stdin", ["", "  \n", "a\0b", b"\xff\xfe"], ids=["empty", "blank", "NUL", "not UTF-8"])
+@pytest.mark.usefixtures("state")
+def test_a_prompt_that_is_no_text_is_refused(stdin: str | bytes) -> None:
+    assert "Error: prompt: " in failed(run("route", "-", stdin=stdin))
+
+
+@pytest.mark.parametrize("command", [["routers"], ["route", "hello"], ["serve"], ["bento"], ["train"]], ids=" ".join)
+@pytest.mark.usefixtures("state")
+def test_an_unknown_variable_is_named(command: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIERWISE_POLCIY", "quality:0.9")
+    said = failed(run(*command))
+    assert "Error: TIERWISE_POLCIY is not a setting; known: TIERWISE_HOME, " in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "key"),
+    [
+        ("TIERWISE_PORT", "x", "port"), ("TIERWISE_WORKERS", "0", "workers"), ("TIERWISE_TIERS", "[", "tiers"),
+        ("TIERWISE_MEMO_SIZE", "-1", "memo_size"), ("TIERWISE_POLICY", "cheap", "policy"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("state")
+def test_a_wrong_value_of_a_variable_is_named(name: str, value: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    assert key in failed(run("route", "hello"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("polcy = 'quality:0.9'", "polcy: Extra inputs are not permitted"),
+        ("port = 'x'", "port: "),
+        ("[[tiers]]\nname = 'economy'\nmodels = ['a']\nprice = 3", "tiers.0.price: Extra inputs are not permitted"),
+        ("port = ", "tierwise.toml): "),
+    ],
+)
+@pytest.mark.usefixtures("state")
+def test_a_wrong_key_of_the_settings_file_is_named(text: str, message: str) -> None:
+    Path("tierwise.toml").write_text(text)
+    assert message in failed(run("route", "hello"))
+
+
+@pytest.mark.usefixtures("state")
+def test_a_variable_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("tierwise.toml").write_text("policy = 'cheap'")
+    monkeypatch.setenv("TIERWISE_POLICY", "quality:0.9")
+    assert run("route", "hello").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[training]\nsead = 1", "training.sead: Extra inputs are not permitted"),
+        ("[training.split]\nfit = 0.9", "training.split: "),
+        ("[training", "not TOML"),
+    ],
+)
+def test_a_wrong_key_of_a_training_file_is_named(state: Path, text: str, message: str) -> None:
+    log = made_up_log(state / "log.jsonl", 5)
+    config = state / "config.toml"
+    config.write_text(text)
+    assert message in failed(run("train", "--logs", str(log), "--config", str(config)))
+
+
+def test_a_log_of_no_known_format_is_refused(state: Path) -> None:
+    log = state / "log.txt"
+    log.write_text("hello")
+    assert "must be named .jsonl" in failed(run("train", "--logs", str(log)))
+
+
+@pytest.mark.parametrize(("module", "command"), [("mlflow", "routers"), ("sklearn", "train")])
+def test_a_missing_library_gives_the_line_that_installs_it(state: Path, module: str, command: str) -> None:
+    log = made_up_log(state / "log.jsonl", 60)
+    arguments = [command, "--logs", str(log)] if command == "train" else [command]
+    # In a process of its own: here everything is imported already.
+    code = (
+        f"import sys; sys.modules[{module!r}] = None; sys.argv[0] = 'tierwise'; from training.cli import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=environment(TIERWISE_HOME=str(state)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert f"{module} is not installed, and this command needs it: pip install 'tierwise[training]'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_decision_needs_no_library_of_training(trained: Path) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('sklearn', 'scipy', 'torch', 'pandas', 'mlflow', 'onnx', 'pyarrow', 'matplotlib'):\n"
+        "    sys.modules[name] = None\n"
+        "from training.cli import main\n"
+        "main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "route", "hello"],
+        env=environment(TIERWISE_HOME=str(trained)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["router"].startswith("1@")
+
+
+def test_logs_are_taken_one_after_the_other(state: Path) -> None:
+    logs = [made_up_log(state / f"{name}.jsonl", 3, seed=seed) for seed, name in enumerate("abc")]
+    result = run("train", "--logs", *map(str, logs))
+    said = failed(result)  # nine prompts carry no router; that all were read is what counts
+    assert "9 read, 0 rejected" in said
+    assert "tier economy: 9 labelled prompts to learn from" in said
