@@ -11,8 +11,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # Ready when the lock is installed; made again when the lock changes.
 .venv: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock || { rm -rf .venv; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . || { rm -rf .venv; exit 1; }
 	touch .venv
 
 serve: .venv
@@ -50,5 +50,6 @@ mlflow: .venv
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 \
 		--backend-store-uri sqlite:///$(abspath $(TIERWISE_HOME))/mlflow.db
 
+# Leaves $(TIERWISE_HOME) alone: routers, their history, and embeddings that took hours.
 clean:
-	rm -rf .venv .tierwise .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

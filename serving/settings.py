@@ -1,11 +1,10 @@
 """What the service is told: one object from `TIERWISE_…` variables and `tierwise.toml`, read once and passed in."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -14,30 +13,10 @@ from pydantic_settings import (
 )
 
 from serving.errors import ConfigurationError
-from serving.tiers import Tier, UsdPerMtok
+from serving.tiers import Tier, TierEntry
 
 _FILE: Final = Path("tierwise.toml")
 _PREFIX: Final = "TIERWISE_"
-
-
-class TierSettings(BaseModel):
-    """What to call for a tier of the served router, and its list price; overrides what the router was trained with."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    models: tuple[str, ...] = Field(min_length=1)
-    usd_per_mtok_in: UsdPerMtok = None
-    usd_per_mtok_out: UsdPerMtok = None
-
-    def tier(self) -> Tier:
-        """As a rung of the ladder."""
-        return Tier(
-            name=self.name,
-            models=self.models,
-            input_pico_usd=self.usd_per_mtok_in,
-            output_pico_usd=self.usd_per_mtok_out,
-        )
 
 
 class Settings(BaseSettings):
@@ -50,7 +29,9 @@ class Settings(BaseSettings):
     port: int = Field(3000, ge=1, le=65535, description="port to listen on")
     workers: int = Field(1, ge=1, le=64, description="worker processes, each with its own copy of the router")
     policy: str = Field("quality:0.95", description="policy of a request that names none")
-    tiers: tuple[TierSettings, ...] | None = Field(None, description="models and prices per tier, cheapest first")
+    tiers: tuple[TierEntry, ...] | None = Field(
+        None, min_length=2, description="models and prices per tier, cheapest first"
+    )
     memo_size: int = Field(10_000, ge=1, description="embeddings of recent prompts kept per worker, 1.5 KB each")
     max_request_bytes: int = Field(1_000_000, ge=1_000, description="largest body of one request")
     max_batch_bytes: int = Field(16_000_000, ge=1_000, description="largest body of a batch of requests")
@@ -68,16 +49,24 @@ class Settings(BaseSettings):
         """Arguments, then environment, then the file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
+    @field_validator("tiers")
+    @classmethod
+    def _names_are_distinct(cls, tiers: tuple[TierEntry, ...] | None) -> tuple[TierEntry, ...] | None:
+        names = [tier.name for tier in tiers or ()]
+        if len(set(names)) < len(names):
+            raise ValueError("name a tier twice")
+        return tiers
+
     @property
     def ladder(self) -> tuple[Tier, ...] | None:
         """The configured tiers, None when the router's own are to be used."""
         return None if self.tiers is None else tuple(tier.tier() for tier in self.tiers)
 
 
-def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+def read_settings() -> Settings:
     """The settings of this process. Raises ConfigurationError naming the variable or key, its value and the reason."""
     known = {f"{_PREFIX}{name}".upper() for name in Settings.model_fields}
-    if unknown := sorted(name for name in environment if name.startswith(_PREFIX) and name not in known):
+    if unknown := sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in known):
         raise ConfigurationError(f"{unknown[0]} is not a setting; known: {', '.join(sorted(known))}")
     try:
         return Settings()

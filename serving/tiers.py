@@ -1,9 +1,9 @@
 """What a tier is: its name, the models in it, and what a token of it costs."""
 
 from decimal import Decimal, InvalidOperation
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 PICO_PER_USD = 10**12
 _PICO_PER_TOKEN_PER_USD_PER_MTOK = 10**6
@@ -31,6 +31,9 @@ UsdPerMtok = Annotated[int | None, BeforeValidator(_price_in_pico)]
 """Written as USD per million tokens, held as integer pico-USD per token; None when unknown."""
 
 
+TierName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
+
+
 class Tier(BaseModel):
     """One rung of the ladder. Decisions name `models[0]`; the others are its equals, for retries and labels.
 
@@ -39,7 +42,7 @@ class Tier(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
+    name: TierName
     models: tuple[str, ...] = Field(min_length=1)
     input_pico_usd: int | None = Field(default=None, ge=0)
     output_pico_usd: int | None = Field(default=None, ge=0)
@@ -48,3 +51,29 @@ class Tier(BaseModel):
     def priced(self) -> bool:
         """Whether a call to this tier can be costed."""
         return self.input_pico_usd is not None and self.output_pico_usd is not None
+
+
+class TierEntry(BaseModel):
+    """A tier as a user writes it in a ladder file or in the settings, priced in USD per million tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: TierName
+    models: tuple[str, ...] = Field(min_length=1)
+    usd_per_mtok_in: UsdPerMtok = None
+    usd_per_mtok_out: UsdPerMtok = None
+
+    @model_validator(mode="after")
+    def _has_both_prices_or_none(self) -> Self:
+        if (self.usd_per_mtok_in is None) != (self.usd_per_mtok_out is None):
+            raise ValueError("has one price; give usd_per_mtok_in and usd_per_mtok_out, or neither")
+        return self
+
+    def tier(self) -> Tier:
+        """As a rung of the ladder."""
+        return Tier(
+            name=self.name,
+            models=self.models,
+            input_pico_usd=self.usd_per_mtok_in,
+            output_pico_usd=self.usd_per_mtok_out,
+        )

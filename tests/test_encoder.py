@@ -289,14 +289,14 @@ def memo() -> EmbeddingMemo:
 def test_a_text_is_embedded_once(memo: EmbeddingMemo) -> None:
     first, second = memo.embed("a"), memo.embed("a")
     assert first is second
-    assert (memo.encoder.runs, memo.hits, memo.misses) == (1, 1, 1)
+    assert memo.encoder.runs == 1  # type: ignore[attr-defined]
 
 
 def test_asking_for_what_is_at_hand_never_runs_the_encoder(memo: EmbeddingMemo) -> None:
     assert memo.cached("a") is None
     embedding = memo.embed("a")
     assert memo.cached("a") is embedding
-    assert (memo.encoder.runs, memo.hits) == (1, 1)
+    assert memo.encoder.runs == 1  # type: ignore[attr-defined]
 
 
 def test_the_least_recently_used_is_forgotten_first(memo: EmbeddingMemo) -> None:
@@ -312,7 +312,6 @@ def test_threads_never_fill_it_beyond_its_capacity(memo: EmbeddingMemo) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(memo.embed, (str(number % 5) for number in range(500))))
     assert len(memo) == 2
-    assert memo.hits + memo.misses == 500
 
 
 def test_a_memo_that_holds_nothing_is_refused() -> None:

@@ -85,6 +85,8 @@ def train(
 
     if force and not promote:
         raise click.UsageError("--force goes with --promote")
+    if not (logs or more_logs) and (prices or strict or rejects):
+        raise click.UsageError("--prices, --strict and --rejects go with --logs")
     config = read_config(config_file)
     paths = (*logs, *more_logs)
     data = _log_data(paths, ladder_file, prices, strict=strict, rejects=rejects) if paths else _public_data(ladder_file)
@@ -196,7 +198,7 @@ def _log_data(
     given = _given_ladder(ladder_file, paths[0])
     collector, report = LadderCollector(), ReadReport()
     if rejects is None:  # not beside the log, which may be read-only, or where everybody can read
-        rejects = read_settings().home / "rejects" / f"{paths[0].name}.jsonl"
+        rejects = read_settings().home / "rejects" / f"{paths[0].name.split('.')[0]}.jsonl"
         rejects.parent.mkdir(parents=True, exist_ok=True)
     with RejectFile(rejects) as file:
         for request in read_log(paths, strict=strict, rejects=file, ladder=given, report=report):

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -60,7 +60,7 @@ class TrainingConfig(BaseModel):
     acceptable_from: float = Field(
         0.5, ge=0, le=1, description="least score that is acceptable, unless the ladder says"
     )
-    targets: tuple[float, ...] = Field((0.90, 0.95, 0.98, 0.99), min_length=1)
+    targets: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.90, 0.95, 0.98, 0.99), min_length=1)
     confidence: float = Field(0.95, gt=0.5, lt=1)
     max_weight: float = Field(10.0, ge=1, description="clip of inverse propensities")
     min_labels: int = Field(30, ge=10, description="fewest labels of a tier, and of its rarer outcome a third of them")

@@ -37,12 +37,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Data:
-    """Where examples come from: `read` gives them, given the encoder and its store."""
+    """What is trained on, and its ladder. `logs` is None for the public outcomes at `path`."""
 
     name: str
     path: Path
     ladder: Ladder
-    logs: tuple[Path, ...] | None  # None: the public outcomes at `path`
+    logs: tuple[Path, ...] | None
 
 
 @dataclass(frozen=True)
@@ -212,10 +212,9 @@ def _description(data: Data, bundle: Bundle) -> str:
         "| target | μ | |",
         "|---|---|---|",
     ]
-    lines += [
-        f"| {t.target:.0%} | {'–' if t.mu is None else f'{t.mu:.4g}'} | {t.refused or 'holds with 95 % confidence'} |"
-        for t in bundle.manifest.thresholds
-    ]
+    for t in bundle.manifest.thresholds:
+        mu = "–" if t.mu is None else f"{t.mu:.4g}"
+        lines.append(f"| {t.target:g} | {mu} | {t.refused or f'holds with {t.confidence:.0%} confidence'} |")
     return "\n".join(lines)
 
 
@@ -230,7 +229,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def _git_commit() -> str:
     """The commit of the code that trains, `unknown` where it is not a git checkout."""
     try:
-        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"

@@ -1,12 +1,13 @@
 """Where router versions live: bundles as MLflow model versions, aliases that say which serves, and promotion.
 
-`champion` serves, `challenger` is the newest version that does not. Promotions are kept in a tag of the
+`champion` serves, `challenger` is the version trained last, until it is promoted. Promotions are kept in a tag of the
 registered model, newest last, so that a rollback knows where to go back to.
 """
 
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -17,18 +18,20 @@ from typing import Final
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from serving.classifier.bundle import Bundle, read_bundle
 from serving.errors import RegistryError
 from serving.routing.promoted import Pointer
+from training.encoders import DEFAULT_ENCODER, build_default_encoder
 
 NAME: Final = "tierwise-router"
 EXPERIMENT: Final = "tierwise"
 BUNDLE_ARTIFACT: Final = "bundle"
 _PROMOTIONS: Final = "tierwise.promotions"
 _KEPT_EXPORTS: Final = 3
+_EXPORT: Final = re.compile(r"\d+-[0-9a-f]{12}-\d+")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Registry:
 
     def register(self, run_id: str, description: str, tags: Mapping[str, str]) -> int:
         """Make the bundle that a run logged the newest version, `challenger` until it is promoted."""
-        with contextlib.suppress(MlflowException):  # it is there already
+        if self._registered() is None:
             self._client.create_registered_model(NAME, description="Routers trained by Tierwise")
         source = f"{self._client.get_run(run_id).info.artifact_uri}/{BUNDLE_ARTIFACT}"
         version = self._client.create_model_version(
@@ -115,9 +118,11 @@ class Registry:
         self._client.set_registered_model_alias(NAME, "champion", str(number))
         if self._aliases().get("challenger") == number:
             self._client.delete_registered_model_alias(NAME, "challenger")
-        self._client.set_model_version_tag(NAME, str(number), "tierwise.promoted_by_force", str(forced).lower())
+        if forced:
+            self._client.set_model_version_tag(NAME, str(number), "tierwise.promoted_by_force", "true")
         if history[-1:] != [number]:  # promoted again to mend its files: a rollback still leads to the one before
             self._record([*history, number])
+        self._forget_old_exports()
 
     def rollback(self) -> int:
         """Make the champion before this one the champion again; gives its number."""
@@ -134,31 +139,40 @@ class Registry:
         """Copy a version's bundle to where workers look; the pointer to it is written last, atomically."""
         served = self.home / "served"
         with self.bundle(number) as (source, bundle):
-            pointer = Pointer(
-                version=str(number),
-                folder=f"{number}-{bundle.digest[:12]}-{time.time_ns()}",
-                digest=bundle.digest,
-            )
-            shutil.copytree(source, served / pointer.folder)
+            if bundle.manifest.encoder == DEFAULT_ENCODER:  # trained elsewhere, it may not be here yet
+                build_default_encoder(self.home / "encoders" / DEFAULT_ENCODER.digest)
+            folder = f"{number}-{bundle.digest[:12]}-{time.time_ns()}"
+            pointer = Pointer(version=str(number), folder=folder, digest=bundle.digest)
+            shutil.copytree(source, served / f".{folder}")
+        os.replace(served / f".{folder}", served / folder)
         draft = served / f".current.{os.getpid()}.json"
         draft.write_text(pointer.model_dump_json(), "utf-8")
         os.replace(draft, served / "current.json")
-        exports = sorted((f for f in served.iterdir() if f.is_dir()), key=lambda f: int(f.name.rsplit("-", 1)[1]))
+
+    def _forget_old_exports(self) -> None:
+        """Keeps the last few, for workers that are reading one and for whoever compares."""
+        exports = [f for f in (self.home / "served").iterdir() if _EXPORT.fullmatch(f.name)]
+        exports.sort(key=lambda folder: int(folder.name.rsplit("-", 1)[1]))
         for old in exports[:-_KEPT_EXPORTS]:
             shutil.rmtree(old, ignore_errors=True)
 
-    def _aliases(self) -> dict[str, int]:
+    def _registered(self) -> RegisteredModel | None:
         try:
-            return {alias: int(v) for alias, v in self._client.get_registered_model(NAME).aliases.items()}
-        except MlflowException:
-            return {}
+            return self._client.get_registered_model(NAME)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise RegistryError(f"the MLflow store {self.uri} does not answer: {error.message}") from error
+
+    def _aliases(self) -> dict[str, int]:
+        model = self._registered()
+        return {} if model is None else {alias: int(version) for alias, version in model.aliases.items()}
 
     def _promotions(self) -> list[int]:
-        try:
-            tags = self._client.get_registered_model(NAME).tags
-        except MlflowException:
-            raise RegistryError("no router is registered yet; run: tierwise train") from None
-        return [int(number) for number in json.loads(tags.get(_PROMOTIONS, "[]"))]
+        model = self._registered()
+        if model is None:
+            raise RegistryError("no router is registered yet; run: tierwise train")
+        return [int(number) for number in json.loads(model.tags.get(_PROMOTIONS, "[]"))]
 
     def _record(self, promotions: list[int]) -> None:
         self._client.set_registered_model_tag(NAME, _PROMOTIONS, json.dumps(promotions[-100:]))

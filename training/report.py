@@ -43,11 +43,14 @@ def versions_text(versions: Sequence[Version]) -> str:
     """What `tierwise routers` prints."""
     columns = ("retained_quality.at_95", "relative_cost.at_95", "judged_prompts")
     rows = [["version", "alias", *columns]]
-    rows += [[str(v.number), ", ".join(v.aliases), *(_shown(v.metrics, name) for name in columns)] for v in versions]
+    for v in versions:
+        refused = "*" if v.metrics.get("mu_found.at_95") == 0 else ""
+        rows.append([str(v.number), ", ".join(v.aliases), *(_shown(v.metrics, name) + refused for name in columns)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if any(row[-1].endswith("*") for row in rows):
+        lines.append("* the target was refused for want of evidence: figures of the most probable tier")
+    return "\n".join(lines)
 
 
 def _shown(metrics: Mapping[str, float], name: str) -> str:

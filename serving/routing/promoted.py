@@ -9,7 +9,7 @@ A folder, `TIERWISE_HOME` or the model inside a bento, holds
 
 import logging
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -47,6 +47,18 @@ def pointed_to(home: Path) -> Pointer:
         raise BundleError(f"{path} is not a pointer to a bundle: {error}; promote a version again") from None
 
 
+_FileState = tuple[int, int, int] | None
+_Signature = tuple[_FileState, _FileState]
+
+
+def _stat(path: Path) -> _FileState:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 class PromotedRouter:
     """The router in service: the built-in fallback until the first `refresh`.
 
@@ -68,7 +80,7 @@ class PromotedRouter:
         self._policy = policy
         self._memo_size = memo_size
         self._memo: EmbeddingMemo | None = None
-        self._seen: tuple[int, int, int] | Literal["never looked"] | None = "never looked"
+        self._seen: _Signature | None = None
         built_in = Classifier(read_bundle(BUILT_IN), None)
         self.router = Router(built_in, "built-in", tiers=tiers, by_position=True)
 
@@ -87,12 +99,9 @@ class PromotedRouter:
         logger.info("router %s serves", self.router.name)
         return True
 
-    def _signature(self) -> tuple[int, int, int] | None:
-        try:
-            status = (self.home / "served" / "current.json").stat()
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns, status.st_size
+    def _signature(self) -> _Signature:
+        """Changes with a promotion, and with an encoder that is put where it was missing."""
+        return _stat(self.home / "served" / "current.json"), _stat(self.home / "encoders")
 
     def _promoted(self) -> tuple[Router, str | None]:
         """The promoted router, and what is wrong with it that it can serve with."""

@@ -1,5 +1,4 @@
-"""How logs become examples: labels and features first, so that a log without enough labels fails before the
-encoder has run, then the embeddings that are not kept yet."""
+"""How logs become examples: labels and features first, then the embeddings that are not kept yet."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -12,7 +12,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serving.errors import InputError
-from serving.tiers import Tier, UsdPerMtok, pico_usd_per_token
+from serving.tiers import Tier, TierEntry, pico_usd_per_token
 from training.logs.rows import input_error
 
 Prices = Mapping[str, tuple[int, int]]
@@ -60,37 +60,12 @@ class Ladder(BaseModel):
         return type(self)(tiers=tuple(tiers), acceptable_from=self.acceptable_from)
 
 
-class _TierEntry(BaseModel):
-    """A tier as it is written in a file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    models: tuple[str, ...]
-    usd_per_mtok_in: UsdPerMtok = None
-    usd_per_mtok_out: UsdPerMtok = None
-
-    @model_validator(mode="after")
-    def _has_both_prices_or_none(self) -> Self:
-        if (self.usd_per_mtok_in is None) != (self.usd_per_mtok_out is None):
-            raise ValueError("has one price; give usd_per_mtok_in and usd_per_mtok_out, or neither")
-        return self
-
-    def tier(self) -> Tier:
-        return Tier(
-            name=self.name,
-            models=self.models,
-            input_pico_usd=self.usd_per_mtok_in,
-            output_pico_usd=self.usd_per_mtok_out,
-        )
-
-
 class _LadderFile(BaseModel):
     """Our own form of a ladder file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tiers: tuple[_TierEntry, ...]
+    tiers: tuple[TierEntry, ...]
     acceptable_from: float | None = None
 
 

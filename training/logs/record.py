@@ -16,6 +16,7 @@ from pydantic import (
 
 from serving.chat import Conversation, read_conversation
 from serving.errors import InputError
+from serving.tiers import TierName
 
 MAX_TOKENS = 10**9  # far above any context window; sums of it stay within int64
 MAX_COST_PICO_USD = 10**18  # a million dollars for one request; in int64, as the ledger keeps it
@@ -51,7 +52,6 @@ Name = Annotated[Text, Field(min_length=1, max_length=512)]
 RequestId = Annotated[
     str, Field(min_length=1, max_length=512, coerce_numbers_to_str=True), AfterValidator(_well_formed)
 ]
-TierName = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]  # as serving.tiers.Tier.name
 Number = Annotated[float, BeforeValidator(_not_a_boolean), Field(allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_not_a_boolean), Field(ge=0, le=MAX_TOKENS)]
 UtcTime = Annotated[datetime, AfterValidator(_in_utc)]
