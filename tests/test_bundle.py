@@ -116,7 +116,7 @@ def test_another_encoder_is_refused(original: tuple[Path, Bundle]) -> None:
 
 def test_an_encoder_that_fails_leaves_the_features(original: tuple[Path, Bundle]) -> None:
     class Broken(FakeEncoder):
-        def embed(self, text: str) -> Embedding:
+        def embed(self, text: str) -> Embedding:  # noqa: ARG002
             raise EncoderError("out of memory")
 
     prediction = Classifier(original[1], EmbeddingMemo(Broken(), 10)).predict(read_conversation(prompt="hello"))

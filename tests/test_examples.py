@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from serving.errors import ConfigurationError
-from tests.factories import made_up_examples
+from tests.factories import FakeEncoder, made_up_examples
 from training.config import Split, read_config
 from training.fitting.embeddings import EmbeddingStore, dequantised, quantised, text_key
 from training.fitting.examples import PARTS, prompt_groups, split_parts
-from tests.factories import FakeEncoder
 
 
 def test_prompts_that_nearly_repeat_each_other_are_one_group() -> None:

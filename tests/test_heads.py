@@ -79,7 +79,9 @@ def test_a_tier_nobody_tried_does_not_touch_the_others() -> None:
     masked = made_up_examples(600)
     masked.acceptable[300:, 1] = np.nan
     whole, partly = (fit_heads(e.features, e, CONFIG.heads, trees=5, seed=0) for e in (examples, masked))
-    np.testing.assert_array_equal(whole.predict(examples.features)[0][:, [0, 2]], partly.predict(examples.features)[0][:, [0, 2]])
+    np.testing.assert_array_equal(
+        whole.predict(examples.features)[0][:, [0, 2]], partly.predict(examples.features)[0][:, [0, 2]]
+    )
 
 
 def test_a_share_of_acceptable_answers_is_learned_as_a_share() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from starlette.applications import Starlette
@@ -308,6 +308,7 @@ def test_no_json_is_a_server_error(client: Client, payload: dict[str, object]) -
 @settings(max_examples=50, deadline=None)
 @given(items=st.lists(requests | json_values, min_size=1, max_size=3))
 def test_no_item_is_the_failure_of_its_batch(client: Client, items: list[object]) -> None:
+    assume("\\ud" not in json.dumps(items))  # half a surrogate pair is no JSON: then the whole body is refused
     response = client.post("/route/batch", {"requests": items})
     assert response.status_code == 200
     assert all(("error" in answer) != ("tier" in answer) for answer in response.json()["data"])

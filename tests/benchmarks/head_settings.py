@@ -1,4 +1,6 @@
-"""What other settings of the heads would give on the public outcomes: the figures of docs/decisions/2026-11-24-heads.md.
+"""What other settings of the heads would give on the public outcomes.
+
+The figures of docs/decisions/2026-11-24-heads.md:
 
     python -m tests.benchmarks.head_settings
 
@@ -21,7 +23,8 @@ from training.public_outcomes import read_public_outcomes
 
 DATASETS = Path(__file__).parent.parent.parent / "datasets"
 VARIANTS: tuple[dict[str, float], ...] = (
-    {}, {"components": 32}, {"components": 128}, {"trees": 80}, {"trees": 200}, {"leaves": 6}, {"leaves": 24}, {"depth": 10},
+    {}, {"components": 32}, {"components": 128}, {"trees": 80}, {"trees": 200}, {"leaves": 6}, {"leaves": 24},
+    {"depth": 10},
     {"learning_rate": 0.03, "trees": 200}, {"learning_rate": 0.08, "trees": 80}, {"min_samples_leaf": 60},
     {"l2": 20}, {"leaves": 6, "trees": 200},
 )  # fmt: skip
