@@ -90,7 +90,7 @@ class Encoder:
         _check("model.onnx", model, identity.model_sha256, folder)
         try:
             return cls(identity, Tokenizer.from_buffer(tokenizer), _session(model))
-        except Exception as error:  # noqa: BLE001 - onnxruntime and tokenizers raise classes without a common root
+        except Exception as error:  # onnxruntime and tokenizers raise classes without a common root
             raise EncoderError(f"the encoder in {str(folder)!r} cannot be loaded: {error}") from error
 
     def embed(self, text: str) -> Embedding:

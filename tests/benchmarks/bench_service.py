@@ -16,7 +16,7 @@ from tests.benchmarks.prompts import new_prompts
 from tests.benchmarks.running import Client, Service, cpu_s, running_service
 
 STARTS: Final = 3
-BLOCKS, BLOCK = 8, 80  # requests with new prompts
+BLOCKS, BLOCK = 5, 200  # requests with new prompts; the CPU time of a process is counted in steps of 10 ms
 REPEATS: Final = 2000
 MAX_READY_S: Final = 5
 MAX_RSS_MB: Final = 400
