@@ -1,8 +1,7 @@
 # Everything from a bare machine: python3 with venv and pip is enough.
 PYTHON ?= python3
-PORT ?= 3000
 BIN := .venv/bin
-export TIERWISE_HOME ?= .tierwise
+STATE := $(or $(TIERWISE_HOME),.tierwise)
 export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
@@ -10,14 +9,15 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 # Ready when the lock is installed; made again when the lock changes.
 .venv: requirements.lock pyproject.toml
+	@echo "installing into .venv, which takes a minute or two"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock || { rm -rf .venv; exit 1; }
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . || { rm -rf .venv; exit 1; }
 	touch .venv
 
 serve: .venv
-	@test -e $(TIERWISE_HOME)/served/current.json || $(BIN)/tierwise train --promote
-	$(BIN)/tierwise serve --port $(PORT)
+	@test -e $(STATE)/served/current.json || $(BIN)/tierwise train --promote
+	$(BIN)/tierwise serve $(if $(PORT),--port $(PORT))
 
 test: .venv
 	$(BIN)/pytest
@@ -48,8 +48,8 @@ bento: .venv
 
 mlflow: .venv
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 \
-		--backend-store-uri sqlite:///$(abspath $(TIERWISE_HOME))/mlflow.db
+		--backend-store-uri sqlite:///$(abspath $(STATE))/mlflow.db
 
-# Leaves $(TIERWISE_HOME) alone: routers, their history, and embeddings that took hours.
+# Leaves the state alone: routers, their history, and embeddings that took hours.
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

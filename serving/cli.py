@@ -1,11 +1,12 @@
 """Commands that need nothing but a base install: serve, route."""
 
 import os
+import socket
 import sys
 
 import click
 
-from serving.errors import InputError
+from serving.errors import ConfigurationError, InputError
 from serving.settings import Settings, read_settings
 
 
@@ -19,7 +20,7 @@ def serve(host: str | None, port: int | None) -> None:
             os.environ[name] = str(value)
     settings = read_settings()
     _check(settings)
-    _use_own_bentoml_home(settings)
+    _use_own_bentoml_home(settings, f"bentoml/port-{settings.port}")  # servers of one folder share their metrics
     address = ["--host", settings.host, "--port", str(settings.port)]
     command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Tierwise", *address]
     os.execve(sys.executable, command, os.environ)
@@ -57,30 +58,42 @@ def _stdin() -> str:
 
 
 def _check(settings: Settings) -> None:
-    """What would otherwise fail in every worker, again and again. Raises TierwiseError."""
-    from serving.routing.policy import DEFAULT_POLICY, Policy
+    """What would otherwise fail in every worker, again and again, or quietly cost the promoted router.
 
-    Policy.parse(settings.policy, default=DEFAULT_POLICY)
-    if not (settings.home / "served" / "current.json").exists():
-        click.echo(
-            "tierwise: no router is promoted yet, so features alone decide; run: tierwise train --promote", err=True
-        )
+    Raises TierwiseError.
+    """
+    from serving.routing.policy import DEFAULT_POLICY, Policy
+    from serving.routing.promoted import check_settings, is_promoted
+
+    policy = Policy.parse(settings.policy, default=DEFAULT_POLICY)
+    if is_promoted(settings.home):
+        check_settings(settings.home, settings.ladder, policy)
+    else:
+        click.echo("no router is promoted yet, so features alone decide; run: tierwise train --promote", err=True)
+    with socket.socket() as probe:  # before BentoML empties the folder of another server's metrics
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); choose another with --port"
+            ) from None
 
 
 @click.command()
 def bento() -> None:
     """Build a bento with the promoted router inside; prints its tag."""
     settings = read_settings()
-    _use_own_bentoml_home(settings)
+    _use_own_bentoml_home(settings, "bentoml")
     from serving.bento import build_bento
 
     click.echo(build_bento(settings.home))
 
 
-def _use_own_bentoml_home(settings: Settings) -> None:
-    """Under our state: two servers on one BENTOML_HOME wipe each other's metrics. Before bentoml is imported."""
+def _use_own_bentoml_home(settings: Settings, folder: str) -> None:
+    """Under our state, and without tracking. To be called before bentoml is imported."""
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
-    os.environ.setdefault("BENTOML_HOME", str(settings.home.resolve() / "bentoml"))
+    os.environ.setdefault("BENTOML_HOME", str(settings.home.resolve() / folder))
 
 
 COMMANDS = (serve, route, bento)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -260,4 +261,21 @@ def test_logs_are_taken_one_after_the_other(state: Path) -> None:
     result = run("train", "--logs", *map(str, logs))
     said = failed(result)  # nine prompts carry no router; that all were read is what counts
     assert "9 read, 0 rejected" in said
-    assert "tier economy: 9 labelled prompts to learn from" in said
+    assert "tier economy: 9 labelled prompts in all" in said
+
+
+@pytest.mark.usefixtures("trained")
+def test_serve_refuses_a_target_that_the_promoted_router_was_not_calibrated_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TIERWISE_POLICY", "quality:0.97")
+    assert "not calibrated for the target 0.97; it has 0.9, 0.95, 0.98, 0.99" in failed(run("serve"))
+
+
+@pytest.mark.usefixtures("trained")
+def test_serve_refuses_an_occupied_port_before_anything_starts() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"cannot listen on 127.0.0.1:{port}" in failed(run("serve", "--port", str(port)))

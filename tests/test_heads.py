@@ -104,14 +104,14 @@ def test_too_few_labels_say_what_is_missing() -> None:
     examples = made_up_examples(100)
     examples.acceptable[5:, 1] = np.nan
     with pytest.raises(LabelError, match="tier standard: 5 labelled prompts"):
-        check_labels(examples, ["economy", "standard", "premium"], 30, "fit")
+        check_labels(examples, ["economy", "standard", "premium"], 30, "in all")
 
 
 def test_a_single_outcome_says_what_is_missing() -> None:
     examples = made_up_examples(100)
     examples.acceptable[:, 2] = 1
-    with pytest.raises(LabelError, match="tier premium: 100 labelled prompts to fit with, 100 acceptable and 0 not"):
-        check_labels(examples, ["economy", "standard", "premium"], 30, "fit")
+    with pytest.raises(LabelError, match="tier premium: 100 labelled prompts in all, 100 acceptable and 0 not"):
+        check_labels(examples, ["economy", "standard", "premium"], 30, "in all")
 
 
 def test_a_projection_is_what_principal_components_are() -> None:

@@ -276,11 +276,11 @@ def test_the_same_outcomes_in_another_order_give_the_same_digest_and_the_same_pa
         (lambda i, o: o if i < 20 else o | {"acceptable": None}, "tier standard: 20 labelled prompts to learn from"),
         (
             lambda _, o: o | {"acceptable": True},
-            "tier standard: 600 labelled prompts to learn from with, 600 acceptable",
+            "tier standard: 600 labelled prompts in all, 600 acceptable",
         ),
         (
             lambda _, o: o | {"acceptable": False},
-            "tier standard: 600 labelled prompts to learn from with, 0 acceptable",
+            "tier standard: 600 labelled prompts in all, 0 acceptable",
         ),
         (lambda _, o: o | {"acceptable": None}, "tier standard: 0 labelled prompts to learn from"),
     ],

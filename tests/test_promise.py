@@ -87,7 +87,7 @@ def test_a_target_out_of_reach_is_refused_without_a_number() -> None:
     calibration.predicted.proba[:] = [0.9, 0.1, 0.1]  # sends everything to economy
     (threshold,) = promised_thresholds(calibration, TIERS, [0.99])
     assert (threshold.mu, threshold.labels_needed) == (None, None)
-    assert "does not retain 99%" in str(threshold.refused)
+    assert "did not show 99%" in str(threshold.refused)
 
 
 def logged(calibration: CalibrationSet, policy: list[float], max_weight: float = 10.0) -> CalibrationSet:

@@ -183,6 +183,7 @@ def _check(name: str, content: bytes, promised: str, folder: Path) -> None:
 
 def _session(model: bytes) -> onnxruntime.InferenceSession:
     """One thread a run, without spinning; the graph as it was hashed, without onnxruntime's rewriting of it."""
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1

@@ -8,15 +8,16 @@ A folder, `TIERWISE_HOME` or the model inside a bento, holds
 """
 
 import logging
+import math
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from serving.classifier.bundle import read_bundle
+from serving.classifier.bundle import Manifest, read_bundle
 from serving.classifier.classifier import Classifier
 from serving.classifier.encoder import EmbeddingMemo, Encoder, EncoderIdentity
-from serving.errors import BundleError, EncoderError, TierwiseError
+from serving.errors import BundleError, ConfigurationError, EncoderError, TierwiseError
 from serving.routing.policy import DEFAULT_POLICY, Policy
 from serving.routing.router import Router
 from serving.tiers import Tier
@@ -45,6 +46,30 @@ def pointed_to(home: Path) -> Pointer:
         raise BundleError("no router is promoted; run: tierwise train --promote") from None
     except (OSError, ValidationError) as error:
         raise BundleError(f"{path} is not a pointer to a bundle: {error}; promote a version again") from None
+
+
+def is_promoted(home: Path) -> bool:
+    """Whether anything was promoted to `home`."""
+    return (home / "served" / "current.json").exists()
+
+
+def check_settings(home: Path, tiers: tuple[Tier, ...] | None, policy: Policy) -> None:
+    """Raises ConfigurationError when the settings do not fit the promoted router, which would then be refused."""
+    pointer = pointed_to(home)
+    try:
+        manifest = Manifest.model_validate_json((home / "served" / pointer.folder / "bundle.json").read_bytes())
+    except (OSError, ValidationError):
+        return  # a damaged bundle is the workers' business: they serve without it and say so
+    trained = [tier.name for tier in manifest.tiers]
+    if tiers is not None and [tier.name for tier in tiers] != trained:
+        given = ", ".join(tier.name for tier in tiers)
+        raise ConfigurationError(f"tiers: the promoted router was trained for {', '.join(trained)}, not for {given}")
+    targets = [threshold.target for threshold in manifest.thresholds]
+    if policy.name == "quality" and not any(math.isclose(policy.parameter, target) for target in targets):
+        offered = ", ".join(f"{target:g}" for target in targets)
+        raise ConfigurationError(
+            f"policy: the promoted router was not calibrated for the target {policy.parameter:g}; it has {offered}"
+        )
 
 
 _FileState = tuple[int, int, int] | None

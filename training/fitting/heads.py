@@ -48,7 +48,7 @@ def check_labels(examples: Examples, tiers: Sequence[str], min_labels: int, part
         bad, good = float(np.sum(1 - y)), float(np.sum(y))
         if len(rows) < min_labels or min(bad, good) < min_labels / 3:
             raise LabelError(
-                f"tier {name}: {len(rows)} labelled prompts to {part} with, {good:.0f} acceptable and {bad:.0f} not; "
+                f"tier {name}: {len(rows)} labelled prompts {part}, {good:.0f} acceptable and {bad:.0f} not; "
                 f"needed are {min_labels}, with {min_labels // 3} of each outcome: log more of this tier's answers "
                 "with outcomes, or take it off the ladder"
             )

@@ -48,8 +48,8 @@ def fit_bundle(
     """
     fit, calibrate, threshold, _ = (examples.take(part == i) for i in range(len(PARTS)))
     names = [tier.name for tier in tiers]
-    check_labels(examples, names, config.min_labels, "learn from")
-    check_labels(fit, names, config.min_labels // 2, "fit")
+    check_labels(examples, names, config.min_labels, "in all")
+    check_labels(fit, names, config.min_labels // 2, "in the part to fit")
 
     settings = config.heads
     projection = fit_projection(fit.embedding, settings.components, config.seed)
