@@ -273,7 +273,7 @@ def test_the_same_outcomes_in_another_order_give_the_same_digest_and_the_same_pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda i, o: o if i < 20 else o | {"acceptable": None}, "tier standard: 20 labelled prompts to learn from"),
+        (lambda i, o: o if i < 20 else o | {"acceptable": None}, "tier standard: 20 labelled prompts in all"),
         (
             lambda _, o: o | {"acceptable": True},
             "tier standard: 600 labelled prompts in all, 600 acceptable",
@@ -282,7 +282,7 @@ def test_the_same_outcomes_in_another_order_give_the_same_digest_and_the_same_pa
             lambda _, o: o | {"acceptable": False},
             "tier standard: 600 labelled prompts in all, 0 acceptable",
         ),
-        (lambda _, o: o | {"acceptable": None}, "tier standard: 0 labelled prompts to learn from"),
+        (lambda _, o: o | {"acceptable": None}, "tier standard: 0 labelled prompts in all"),
     ],
     ids=["too few", "all acceptable", "none acceptable", "no labels"],
 )
