@@ -58,6 +58,7 @@ def made_up_examples(n: int = 1500, seed: int = 0) -> Examples:
     chance = np.stack([np.where(long, low, 0.95) for low in (0.35, 0.65, 0.93)], axis=1)
     tokens = np.where(long, 400.0, 40.0)[:, None] * np.array([0.8, 1.0, 1.2])
     return Examples(
+        id=np.array([f"made-up-{i}" for i in range(n)], object),
         key=np.array([text_key(text) for text in texts], "S64"),
         embedding=np.stack([encoder.embed(text).vector for text in texts]),
         features=np.stack([text_features(conversation) for conversation in conversations]),
@@ -68,6 +69,7 @@ def made_up_examples(n: int = 1500, seed: int = 0) -> Examples:
         input_tokens=np.array([estimated_input_tokens(c) for c in conversations], np.float32),
         cost_usd=np.full((n, 3), np.nan),
         held_out=np.zeros(n, bool),
+        rule_words=np.zeros(n, np.float32),
         slices={},
     )
 

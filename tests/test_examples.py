@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from serving.classifier.trained_on import dequantised, quantised
 from serving.errors import ConfigurationError
 from tests.factories import FakeEncoder, made_up_examples
 from training.config import Split, read_config
-from training.fitting.embeddings import EmbeddingStore, dequantised, quantised, text_key
+from training.fitting.embeddings import EmbeddingStore, text_key
 from training.fitting.examples import PARTS, prompt_groups, split_parts
 
 

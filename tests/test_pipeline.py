@@ -177,6 +177,7 @@ def test_a_run_has_plots_and_the_bundle_that_was_registered(once: Trainer) -> No
     }
     assert {f.path for f in client.list_artifacts(run_id, "bundle")} == {
         "bundle/bundle.json", "bundle/calibration.npz", "bundle/golden.jsonl", "bundle/heads.npz",
+        "bundle/trained_on.npz",
     }  # fmt: skip
     assert client.get_model_version("tierwise-router", "1").run_id == run_id
 

@@ -65,6 +65,11 @@ class TrainingConfig(BaseModel):
     max_weight: float = Field(10.0, ge=1, description="clip of inverse propensities")
     min_labels: int = Field(30, ge=10, description="fewest labels of a tier, and of its rarer outcome a third of them")
     same_prompt_cosine: float = Field(0.95, gt=0, le=1, description="prompts this similar are one group")
+    remembered_prompts: int = Field(
+        20_000,
+        ge=0,
+        description="fitted prompts whose embeddings the bundle keeps, for explanations and baselines; 0 keeps none",
+    )
     seed: int = 0
     split: Split = Split()
     feedback_weight: FeedbackWeights = FeedbackWeights()

@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 from serving.chat import read_conversation
 from serving.classifier.encoder import Encoder, EncoderIdentity
 from serving.classifier.features import FEATURE_NAMES, FEATURES_VERSION, estimated_input_tokens, text_features
+from serving.classifier.trained_on import dequantised, quantised
 from serving.errors import EncoderError, InputError
 from serving.tiers import PICO_PER_USD
-from training.fitting.embeddings import EmbeddingStore, dequantised, quantised, text_key
+from training.fitting.embeddings import EmbeddingStore, text_key
 from training.fitting.examples import Examples, label_arrays
 from training.labelling.outcomes import Labeller
 from training.labelling.summary import LabelSummary
@@ -112,12 +113,15 @@ def read_public_outcomes(
     summary = LabelSummary(labeller.tiers)
     for row in labels:
         summary.add(row)
+    keys, tables = columns["key"].to_pylist(), columns["table"].to_pylist()
     examples = Examples(
-        key=np.array(columns["key"].to_pylist(), "S64"),
+        id=np.array([f"{table}:{key[:12].decode()}" for table, key in zip(tables, keys, strict=True)], object),
+        key=np.array(keys, "S64"),
         embedding=dequantised(codes, columns["scale"].to_numpy()),
         features=columns["features"].flatten().to_numpy().reshape(n, -1),
         input_tokens=columns["input_tokens"].to_numpy(),
         held_out=np.array([split == "test" for split in columns["split"].to_pylist()]),
+        rule_words=np.full(n, np.nan, np.float32),  # the file holds no texts
         slices={name: np.array(columns[name].to_pylist(), object) for name in ("table", "task")},
         **label_arrays(labels),
     )

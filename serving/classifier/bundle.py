@@ -4,6 +4,7 @@
     heads.npz          projection, heads, features-only heads (arrays, never pickles)
     calibration.npz    predictions and outcomes the thresholds were chosen on, to choose again when prices change
     golden.jsonl       prompts → probabilities, compared at load on the machine that serves
+    trained_on.npz     embeddings, features and labels of prompts it was fitted on, if it remembers any; no texts
 
 A bundle without an encoder has only the features-only heads; Tierwise falls back on one of that kind.
 """
@@ -24,11 +25,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from serving.classifier.encoder import EncoderIdentity
 from serving.classifier.features import FEATURE_NAMES, FEATURES_VERSION
 from serving.classifier.heads import FloatArray, Heads, Projection, design_matrix
+from serving.classifier.trained_on import TrainedOn
 from serving.errors import BundleError
 from serving.tiers import Tier
 
 FORMAT: Final = 1
 _FILES: Final = ("heads.npz", "calibration.npz", "golden.jsonl")
+_TRAINED_ON: Final = "trained_on.npz"
 
 
 class Threshold(BaseModel):
@@ -112,6 +115,7 @@ class Bundle:
     fallback_heads: Heads
     calibration: CalibrationSet
     golden: tuple[Golden, ...]
+    trained_on: TrainedOn | None = None
 
     @property
     def tiers(self) -> tuple[Tier, ...]:
@@ -145,17 +149,22 @@ def read_bundle(folder: Path) -> Bundle:
         raise BundleError(
             f"{folder}/bundle.json: {where}: {first['msg']}; this version reads format {FORMAT}"
         ) from None
-    for name in _FILES:
+    remembers = _TRAINED_ON in manifest.files and manifest.encoder is not None
+    for name in (*_FILES, _TRAINED_ON) if remembers else _FILES:
         _check_hash(folder / name, manifest.files.get(name))
     if (manifest.features_version, manifest.feature_names) != (FEATURES_VERSION, FEATURE_NAMES):
         raise BundleError(f"{folder}: was trained with other features than this version computes; train it again")
 
     tiers, columns = len(manifest.tiers), len(FEATURE_NAMES)
     arrays = _arrays(folder / "heads.npz")
-    projection = heads = None
+    projection = heads = trained_on = None
     if manifest.encoder is not None:
-        projection = _projection(arrays, manifest.encoder.dimension)
+        dimension = manifest.encoder.dimension
+        projection = _projection(arrays, dimension)
         heads = Heads.from_arrays(arrays, "heads", columns=len(projection.components) + columns, tiers=tiers)
+        if remembers:
+            remembered = _arrays(folder / _TRAINED_ON)
+            trained_on = TrainedOn.from_arrays(remembered, dimension=dimension, columns=columns, tiers=tiers)
     return Bundle(
         manifest=manifest,
         digest=hashlib.sha256(raw).hexdigest(),
@@ -164,6 +173,7 @@ def read_bundle(folder: Path) -> Bundle:
         fallback_heads=Heads.from_arrays(arrays, "fallback", columns=columns, tiers=tiers),
         calibration=_calibration(_arrays(folder / "calibration.npz"), tiers),
         golden=_golden(folder / "golden.jsonl", tiers),
+        trained_on=trained_on,
     )
 
 
@@ -182,7 +192,11 @@ def write_bundle(folder: Path, bundle: Bundle) -> Bundle:
     np.savez_compressed(draft / "heads.npz", **arrays)  # type: ignore[arg-type]
     np.savez_compressed(draft / "calibration.npz", **_calibration_arrays(bundle.calibration))  # type: ignore[arg-type]
     (draft / "golden.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in bundle.golden), "utf-8")
-    hashes = {name: _sha256(draft / name) for name in _FILES}
+    names = list(_FILES)
+    if bundle.trained_on is not None:  # not compressed: int8 embeddings hardly shrink, and every worker reads them
+        np.savez(draft / _TRAINED_ON, **vars(bundle.trained_on))
+        names.append(_TRAINED_ON)
+    hashes = {name: _sha256(draft / name) for name in names}
     manifest = bundle.manifest.model_copy(update={"files": hashes})
     (draft / "bundle.json").write_text(manifest.model_dump_json(indent=1), "utf-8")
     shutil.rmtree(folder, ignore_errors=True)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.classifier.encoder import Encoder
+from serving.classifier.trained_on import dequantised, quantised
 
 _CHUNK: Final = 256  # texts embedded between two commits: at most two seconds of work are lost
 
@@ -24,18 +25,6 @@ _CHUNK: Final = 256  # texts embedded between two commits: at most two seconds o
 def text_key(text: str) -> bytes:
     """sha256 of a text, in hex: what its embedding is kept by, and what a data set says instead of the text."""
     return hashlib.sha256(text.encode()).hexdigest().encode()
-
-
-def quantised(vectors: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """(n, d) vectors as int8 and scale (n,), each row scaled by its largest magnitude."""
-    scale = np.abs(vectors).max(axis=1) / 127
-    return np.rint(vectors / scale[:, None]).astype(np.int8), scale.astype(np.float32)
-
-
-def dequantised(codes: NDArray[np.int8], scale: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The vectors of `quantised`, of length 1 again: float32 (n, d)."""
-    vectors = codes.astype(np.float32) * scale[:, None]
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 class EmbeddingStore:

@@ -21,12 +21,15 @@ _BLOCK: Final = 1024  # rows of the similarity matrix held at a time
 class Examples:
     """n prompts, k tiers, cheapest first.
 
-    key: bytes (n,), sha256 of the embedded text in hex. embedding: float32 (n, d). features: float32 (n, f).
-    acceptable, trust, weight, output_tokens: float32 (n, k), as in `training.labelling.outcomes`.
-    input_tokens: float32 (n,). cost_usd: float64 (n, k), as recorded, NaN where unknown. held_out: bool (n,),
-    rows that the source itself reserves for tests. slices: name → text (n,), None where it has none.
+    id: text (n,), of the request. key: bytes (n,), sha256 of the embedded text in hex. embedding: float32 (n, d).
+    features: float32 (n, f). acceptable, trust, weight, output_tokens: float32 (n, k), as in
+    `training.labelling.outcomes`. input_tokens: float32 (n,). cost_usd: float64 (n, k), as recorded, NaN where
+    unknown. held_out: bool (n,), rows that the source itself reserves for tests. rule_words: float32 (n,), how many of
+    the words that the field's rules look for, NaN where the text is not at hand. slices: name → text (n,), None where
+    it has none.
     """
 
+    id: NDArray[np.object_]
     key: NDArray[np.bytes_]
     embedding: NDArray[np.float32]
     features: NDArray[np.float32]
@@ -37,6 +40,7 @@ class Examples:
     input_tokens: NDArray[np.float32]
     cost_usd: NDArray[np.float64]
     held_out: NDArray[np.bool_]
+    rule_words: NDArray[np.float32]
     slices: Mapping[str, NDArray[np.object_]]
 
     def __len__(self) -> int:

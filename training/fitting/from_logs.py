@@ -9,6 +9,7 @@ from serving.classifier.features import FEATURE_NAMES, estimated_input_tokens, t
 from serving.errors import LabelError
 from training.fitting.embeddings import EmbeddingStore, text_key
 from training.fitting.examples import Examples, label_arrays
+from training.fitting.rule_words import rule_words
 from training.labelling.outcomes import Labeller
 from training.labelling.summary import LabelSummary
 from training.logs.ladder import Ladder
@@ -36,26 +37,30 @@ def read_examples(
         conversation = request.conversation
         rows.append(
             (
+                request.id,
                 text_key(conversation.last_user_text),
                 text_features(conversation),
                 estimated_input_tokens(conversation),
                 request.split == "test",
+                rule_words(conversation.last_user_text),
                 _slices(request),
                 labels,
             )
         )
     if not rows:
         raise LabelError("no request carries an outcome of a tier on the ladder: add acceptable, score or feedback")
-    keys, features, input_tokens, held_out, slices, all_labels = zip(*rows, strict=True)
+    ids, keys, features, input_tokens, held_out, words, slices, all_labels = zip(*rows, strict=True)
     with progress("embedding", len(rows)) as advance:
         for done in store.add(_labelled_texts(paths, ladder, labeller)):
             advance(done)
     examples = Examples(
+        id=np.array(ids, object),
         key=np.array(keys, "S64"),
         embedding=store.read(keys),
         features=np.stack(features).reshape(len(rows), len(FEATURE_NAMES)),
         input_tokens=np.array(input_tokens, np.float32),
         held_out=np.array(held_out),
+        rule_words=np.array(words, np.float32),
         slices={
             name: np.array(values, object) for name, values in zip(_SLICES, zip(*slices, strict=True), strict=True)
         },

@@ -14,6 +14,7 @@ from serving.classifier.classifier import GOLDEN_TOLERANCE, Classifier
 from serving.classifier.encoder import EmbeddingMemo, Encoder
 from serving.classifier.features import FEATURE_NAMES, FEATURES_VERSION
 from serving.classifier.heads import Heads, design_matrix
+from serving.classifier.trained_on import TrainedOn, quantised, seen_keys
 from serving.routing.promise import promised_thresholds
 from serving.tiers import Tier
 from training.config import TrainingConfig
@@ -73,6 +74,7 @@ def fit_bundle(
         fallback_heads=fit_heads(fit.features, fit, settings, settings.fallback_trees, config.seed),
         calibration=_calibration_set(None, threshold, config.max_weight),
         golden=(),
+        trained_on=_trained_on(examples, part, config.remembered_prompts),
     )
     bundle = write_bundle(folder, draft)
     bundle = write_bundle(folder, _calibrated(bundle, calibrate))
@@ -84,7 +86,26 @@ def without_encoder(bundle: Bundle) -> Bundle:
     thresholds = bundle.manifest.fallback_thresholds
     manifest = bundle.manifest.model_copy(update={"encoder": None, "thresholds": thresholds, "metrics": {}})
     calibration = replace(bundle.calibration, predicted=bundle.calibration.fallback)
-    return replace(bundle, manifest=manifest, projection=None, heads=None, calibration=calibration, golden=())
+    return replace(
+        bundle, manifest=manifest, projection=None, heads=None, calibration=calibration, golden=(), trained_on=None
+    )
+
+
+def _trained_on(examples: Examples, part: NDArray[np.intp], most: int) -> TrainedOn | None:
+    """What the bundle remembers: of more prompts than `most`, those with the smallest keys."""
+    if most == 0:
+        return None
+    rows = np.flatnonzero(part == PARTS.index("fit"))
+    rows = np.sort(rows[np.argsort(examples.key[rows], kind="stable")][:most])
+    codes, scale = quantised(examples.embedding[rows])
+    return TrainedOn(
+        id=examples.id[rows].astype(np.str_),
+        codes=codes,
+        scale=scale,
+        features=examples.features[rows],
+        acceptable=examples.acceptable[rows],
+        seen=seen_keys(examples.key[part != PARTS.index("test")]),
+    )
 
 
 def _calibrated(bundle: Bundle, rows: Examples) -> Bundle:
