@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from serving.classifier.bundle import Bundle
 from tests.factories import made_up_log, trained_bundle
@@ -16,6 +17,8 @@ from training.encoders import DEFAULT_ENCODER, build_default_encoder
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before anything imports mlflow
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")  # speed is for benchmarks; a slow draw is no fault of the code under test
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # made-up data is small: threads that wait for each other cost more
 
 

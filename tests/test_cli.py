@@ -94,7 +94,14 @@ def test_an_unknown_version_is_refused_with_those_there_are() -> None:
 @pytest.mark.usefixtures("trained")
 def test_routers_are_listed_newest_first_with_their_figures() -> None:
     lines = run("routers").stdout.splitlines()
-    assert lines[0].split() == ["version", "alias", "retained_quality.at_95", "relative_cost.at_95", "judged_prompts"]
+    assert lines[0].split() == [
+        "version",
+        "alias",
+        "retained_quality.at_95",
+        "relative_cost.at_95",
+        "apgr",
+        "judged_prompts",
+    ]
     assert [line.split()[:2] for line in lines[1:3]] == [["2", "challenger"], ["1", "champion"]]
     listed = one_object(run("routers", "--json"))["routers"]
     assert [(router["version"], router["aliases"]) for router in listed] == [(2, ["challenger"]), (1, ["champion"])]

@@ -292,20 +292,20 @@ requests = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(body=st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_no_bytes_are_a_server_error(client: Client, body: bytes) -> None:
     refused(client.request("POST", "/route", body))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(payload=requests)
 def test_no_json_is_a_server_error(client: Client, payload: dict[str, object]) -> None:
     response = client.post("/route", payload)
     assert response.status_code in (200, 400), response.text
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(items=st.lists(requests | json_values, min_size=1, max_size=3))
 def test_no_item_is_the_failure_of_its_batch(client: Client, items: list[object]) -> None:
     assume("\\ud" not in json.dumps(items))  # half a surrogate pair is no JSON: then the whole body is refused

@@ -205,7 +205,7 @@ def test_a_file_without_a_readable_row_is_an_error_with_an_example(tmp_path):
         read(log(tmp_path, b"?", b"!"))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(max_size=60)))
 def test_arbitrary_bytes_give_rejects_and_nothing_else(tmp_path, lines):
     for name, good in (("log.jsonl", line("good")), ("log.csv", b"id,prompt,model\r\ngood,What?,small\r\n")):

@@ -19,6 +19,7 @@ from training.cli import tierwise
 from training.config import read_config
 from training.fitting.router import GOLDEN_PROMPTS
 from training.registry import Registry, Version
+from training.tracking import MU_STEPS
 
 # One tree that hardly moves: every prompt gets about the same probability.
 BLUNT = """
@@ -59,7 +60,7 @@ class Trainer:
 def trainer(home: Path, config: Path, patch: pytest.MonkeyPatch) -> Trainer:
     encoder = FakeEncoder()
     # The real one takes milliseconds a text and has tests of its own; nothing else of the run is replaced.
-    patch.setattr("training.pipeline.home_encoder", lambda _home: encoder)
+    patch.setattr("training.pipeline.encoder_for", lambda _home, _identity: encoder)
     patch.setenv("TIERWISE_HOME", str(home))
     log = home.parent / "log.jsonl"
     if not log.exists():
@@ -157,23 +158,29 @@ def test_a_run_has_metrics_of_every_tier_and_a_curve_in_steps(once: Trainer) -> 
     run = mlflow.get_run(once.versions()[1].run_id)
     metrics = run.data.metrics
     for tier in ("economy", "standard", "premium"):
-        assert {f"{name}.{tier}" for name in ("auc", "brier", "ece", "labels", "acceptable")} <= metrics.keys()
+        assert {f"tier/{name}.{tier}" for name in ("auc", "brier", "ece", "labels", "acceptable")} <= metrics.keys()
     parts = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/split.json"))["parts"]
     assert sum(parts.values()) == 600
     # Every prompt of the log has an outcome of every tier.
-    assert metrics["labels.economy"] == metrics["labels.premium"] == metrics["judged_prompts"] == parts["test"]
-    curve = mlflow.MlflowClient().get_metric_history(run.info.run_id, "curve.quality")
-    assert [point.step for point in curve] == list(range(len(curve)))
-    assert len(curve) > 10
+    assert metrics["tier/labels.economy"] == metrics["data/judged_prompts"] == parts["test"]
+    curve = mlflow.MlflowClient().get_metric_history(run.info.run_id, "curve/quality")
+    assert [point.step for point in curve] == list(range(len(MU_STEPS)))
+    shares = [
+        mlflow.MlflowClient().get_metric_history(run.info.run_id, f"curve/share.{tier}")
+        for tier in ("economy", "standard", "premium")
+    ]
+    assert [sum(point.value for point in at_mu) for at_mu in zip(*shares, strict=True)] == pytest.approx([1] * 62)
+    assert shares[0][-1].value == 1  # at the largest μ everything goes to the cheapest tier
 
 
 def test_a_run_has_plots_and_the_bundle_that_was_registered(once: Trainer) -> None:
     run_id = once.versions()[1].run_id
     client = mlflow.MlflowClient()
-    assert {f.path for f in client.list_artifacts(run_id)} == {"bundle", "plots", "split.json"}
+    assert {f.path for f in client.list_artifacts(run_id)} == {"bundle", "model_card.md", "plots", "split.json"}
     assert {f.path for f in client.list_artifacts(run_id, "plots")} == {
         "plots/quality_cost.png",
         "plots/reliability.png",
+        "plots/shares.png",
     }
     assert {f.path for f in client.list_artifacts(run_id, "bundle")} == {
         "bundle/bundle.json", "bundle/calibration.npz", "bundle/golden.jsonl", "bundle/heads.npz",
@@ -189,7 +196,7 @@ def test_a_run_prints_its_version_its_metrics_and_says_the_labels_of_each_tier(
     assert (printed["version"], printed["promoted"]) == (1, True)
     assert printed["tiers"] == ["economy", "standard", "premium"]
     assert [threshold["target"] for threshold in printed["thresholds"]] == [0.9, 0.95, 0.98, 0.99]
-    assert printed["metrics"]["judged_prompts"] > 0
+    assert printed["metrics"]["data/judged_prompts"] > 0
     assert "log.jsonl: 600 read, 0 rejected, 0 without an outcome" in said
     for tier in ("economy", "standard", "premium"):
         assert f"  {tier}: 600 labelled prompts, " in said

@@ -13,7 +13,7 @@ import pytest
 from serving.classifier.bundle import Bundle, read_bundle, write_bundle
 from serving.errors import BundleError, RegistryError
 from serving.routing.promoted import pointed_to
-from training.registry import BUNDLE_ARTIFACT, NAME, Registry
+from training.registry import BUNDLE_ARTIFACT, EXPERIMENT, NAME, Registry
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def registered(registry: Registry, bundle: Bundle, folder: Path) -> int:
     created = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=len(registry.versions()))
     manifest = bundle.manifest.model_copy(update={"created": created})
     write_bundle(folder / BUNDLE_ARTIFACT, replace(bundle, manifest=manifest))
-    with mlflow.start_run(experiment_id=registry.experiment_id()) as run:
+    with mlflow.start_run(experiment_id=registry.experiment_id(EXPERIMENT)) as run:
         mlflow.log_artifacts(str(folder / BUNDLE_ARTIFACT), BUNDLE_ARTIFACT)
-        mlflow.log_metric("judged_prompts", 74)
+        mlflow.log_metric("data/judged_prompts", 74)
     return registry.register(run.info.run_id, "made up", {"dataset_digest": "d" * 64})
 
 
@@ -54,7 +54,7 @@ def test_a_new_version_is_the_challenger_and_nothing_serves(registry: Registry, 
     assert registered(registry, bundle, tmp_path) == 1
     (version,) = registry.versions()
     assert (version.number, version.aliases) == (1, ("challenger",))
-    assert version.metrics == {"judged_prompts": 74.0}
+    assert version.metrics == {"data/judged_prompts": 74.0}
     assert version.tags == {"dataset_digest": "d" * 64}
     assert not (registry.home / "served").exists()
 

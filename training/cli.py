@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, Final
 import click
 
 import serving.cli
-from serving.errors import TierwiseError
+from serving.errors import InputError, TierwiseError
 from serving.settings import read_settings
 
 if TYPE_CHECKING:
-    from training.logs.ladder import Ladder
-    from training.pipeline import Data
     from training.registry import Registry
 
-_DATASETS: Final = Path(__file__).parent.parent / "datasets"
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -80,6 +77,7 @@ def train(
 ) -> None:
     """Train a router and register it as a new version."""
     from training.config import read_config
+    from training.data import ladder_for, log_data, public_data
     from training.pipeline import train as run
     from training.report import trained_json, trained_text
 
@@ -88,10 +86,57 @@ def train(
     if not (logs or more_logs) and (prices or strict or rejects):
         raise click.UsageError("--prices, --strict and --rejects go with --logs")
     config = read_config(config_file)
-    paths = (*logs, *more_logs)
-    data = _log_data(paths, ladder_file, prices, strict=strict, rejects=rejects) if paths else _public_data(ladder_file)
-    trained = run(data, read_settings().home, config, promote=promote, force=force, say=_say)
+    paths, home = (*logs, *more_logs), read_settings().home
+    if paths:
+        ladder = ladder_for(paths[0], ladder_file) if ladder_file else None
+        data = log_data(paths, home, say=_say, ladder=ladder, prices=prices, strict=strict, rejects=rejects)
+    else:
+        data = public_data(ladder_file)
+    trained = run(data, home, config, promote=promote, force=force, say=_say)
     click.echo(json.dumps(trained_json(trained)) if as_json else trained_text(trained))
+
+
+@tierwise.command()
+@click.option("--router", "reference", required=True, help="A bundle's folder, a version, champion or challenger.")
+@click.option("--outcomes", required=True, type=_FILE, help="An outcome table, or a log with outcomes.")
+@click.option("--split", help="Only the prompts of this split of the table.")
+@click.option("--weak", help="Judge as a pair: the model that stands for the lowest tier.")
+@click.option("--strong", help="The model that stands for the top tier.")
+@click.option("--ladder", "ladder_file", type=_FILE, help="Which models make which tier; default: the router's own.")
+@click.option("--prices", type=_FILE, help="CSV of list prices: model, usd_per_mtok_in, usd_per_mtok_out.")
+@click.option("--baselines", "names", help="Names with commas between, or none. Default: all.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def evaluate(
+    reference: str,
+    outcomes: Path,
+    split: str | None,
+    weak: str | None,
+    strong: str | None,
+    ladder_file: Path | None,
+    prices: Path | None,
+    names: str | None,
+    as_json: bool,
+) -> None:
+    """Judge a router on outcomes it was not trained on, beside the baselines."""
+    from training.evaluation.baselines.catalogue import chosen
+    from training.evaluation.report import report_json, report_text
+    from training.evaluation.run import Outcomes, evaluate_router
+
+    if (weak is None) != (strong is None):
+        raise click.UsageError("--weak and --strong go together")
+    if weak is not None and ladder_file is not None:
+        raise click.UsageError("--ladder does not go with --weak and --strong")
+    pair = (weak, strong) if weak is not None and strong is not None else None
+    asked = Outcomes(outcomes, split=split, pair=pair, ladder_file=ladder_file, prices=prices)
+    try:
+        wanted = chosen(names)
+    except InputError as error:
+        raise click.UsageError(str(error)) from None
+    evaluation, subject = evaluate_router(reference, asked, read_settings().home, wanted=wanted, say=_say)
+    if as_json:
+        click.echo(json.dumps(report_json(evaluation, subject), allow_nan=False))
+    else:
+        click.echo(report_text(evaluation, subject))
 
 
 @tierwise.command()
@@ -132,15 +177,17 @@ def dataset() -> None:
 
 @dataset.command("build")
 @click.argument("tables", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=_DATASETS / "public_outcomes.parquet")
-def dataset_build(tables: Path, out: Path) -> None:
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: where training looks for them.")
+def dataset_build(tables: Path, out: Path | None) -> None:
     """Build the public outcomes from the folder TABLES; no text goes into them."""
+    from training.data import DATASETS
+    from training.encoders import DEFAULT_ENCODER, encoder_for
     from training.fitting.embeddings import EmbeddingStore
-    from training.pipeline import home_encoder
     from training.public_outcomes import build_public_outcomes
 
     home = read_settings().home
-    encoder = home_encoder(home)
+    encoder = encoder_for(home, DEFAULT_ENCODER)
+    out = out or DATASETS / "public_outcomes.parquet"
     prompts = build_public_outcomes(tables, out, encoder, EmbeddingStore(home / "embeddings", encoder))
     click.echo(f"{prompts:,} prompts in {out}, {out.stat().st_size / 1e6:.1f} MB")
 
@@ -170,59 +217,6 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     tierwise()
-
-
-def _public_data(ladder_file: Path | None) -> "Data":
-    from training.logs.ladder import read_ladder
-    from training.pipeline import Data
-
-    ladder = read_ladder(ladder_file or _DATASETS / "public_ladder.json")
-    return Data("public outcomes", _DATASETS / "public_outcomes.parquet", ladder, None)
-
-
-def _log_data(
-    paths: tuple[Path, ...],
-    ladder_file: Path | None,
-    prices: Path | None,
-    *,
-    strict: bool,
-    rejects: Path | None,
-) -> "Data":
-    """Reads the logs once, to report what cannot be read and to learn the ladder and prices they show."""
-    from training.logs.ladder import read_prices
-    from training.logs.ladder_of_log import LadderCollector
-    from training.logs.readers import read_log
-    from training.logs.rejects import ReadReport, RejectFile
-    from training.pipeline import Data
-
-    given = _given_ladder(ladder_file, paths[0])
-    collector, report = LadderCollector(), ReadReport()
-    if rejects is None:  # not beside the log, which may be read-only, or where everybody can read
-        rejects = read_settings().home / "rejects" / f"{paths[0].name.split('.')[0]}.jsonl"
-        rejects.parent.mkdir(parents=True, exist_ok=True)
-    with RejectFile(rejects) as file:
-        for request in read_log(paths, strict=strict, rejects=file, ladder=given, report=report):
-            collector.see(request)
-    _say(f"{', '.join(map(str, paths))}: {report}")
-    if report.rejected:
-        _say(f"rejects are in {file.path}")
-    ladder = given or collector.ladder()
-    if prices is not None:
-        ladder = ladder.with_prices(read_prices(prices))
-    ladder, estimates = collector.priced(ladder)
-    for estimate in estimates:
-        _say(f"price of {estimate}")
-    for tier in ladder.tiers:
-        if not tier.priced:
-            _say(f"price of {tier.name}: unknown; costs are counted in steps of the ladder (--prices sets it)")
-    return Data(" + ".join(path.name for path in paths), paths[0], ladder, paths)
-
-
-def _given_ladder(file: Path | None, log: Path) -> "Ladder | None":
-    from training.logs.ladder import read_ladder
-    from training.logs.outcome_table import table_name
-
-    return None if file is None else read_ladder(file, table_name(log))
 
 
 def _registry() -> "Registry":

@@ -74,6 +74,17 @@ def build_default_encoder(folder: Path) -> EncoderIdentity:
     return DEFAULT_ENCODER
 
 
+def encoder_for(home: Path, identity: EncoderIdentity) -> Encoder:
+    """The encoder of that identity under `home`; the default one is built there on first use.
+
+    Raises EncoderError when another one is not there, or is not what it says.
+    """
+    folder = home / "encoders" / identity.digest
+    if identity == DEFAULT_ENCODER:
+        build_default_encoder(folder)
+    return Encoder.load(folder, expected=identity)
+
+
 def _is_default(folder: Path) -> bool:
     try:
         Encoder.load(folder, expected=DEFAULT_ENCODER)

@@ -1,48 +1,35 @@
 """The story of a training run: read → label → embed → fit → calibrate → choose thresholds → evaluate → register."""
 
-import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import mlflow
 import numpy as np
-from mlflow.data.meta_dataset import MetaDataset
-from mlflow.data.sources import LocalArtifactDatasetSource
-from mlflow.entities import Metric
 from numpy.typing import NDArray
 
 from serving.classifier.bundle import Bundle, write_bundle
 from serving.classifier.encoder import Encoder
 from serving.errors import BundleError, RegistryError
 from training.config import TrainingConfig
-from training.encoders import DEFAULT_ENCODER, build_default_encoder
+from training.data import Data, Say
+from training.encoders import DEFAULT_ENCODER, encoder_for
 from training.evaluation.comparison import Comparison, compare
-from training.evaluation.metrics import Curve, complete, policy_metrics, quality_cost_curve, tier_metrics
-from training.evaluation.plots import curve_figure, reliability_figure
+from training.evaluation.evaluation import evaluate
+from training.evaluation.judged import judge
+from training.evaluation.model_card import model_card
+from training.evaluation.naming import flat_metrics
 from training.fitting.embeddings import EmbeddingStore
 from training.fitting.examples import PARTS, Examples, prompt_groups, split_parts
 from training.fitting.from_logs import read_examples
 from training.fitting.router import fit_bundle
 from training.labelling.outcomes import Labeller
-from training.logs.ladder import Ladder
 from training.public_outcomes import read_public_outcomes
 from training.registry import BUNDLE_ARTIFACT, Registry
+from training.tracking import log_training
 
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Data:
-    """What is trained on, and its ladder. `logs` is None for the public outcomes at `path`."""
-
-    name: str
-    path: Path
-    ladder: Ladder
-    logs: tuple[Path, ...] | None
+_BASELINES: Final = ("random", "prompt_length", "question_length", "oracle")  # those that take no time to fit
 
 
 @dataclass(frozen=True)
@@ -57,19 +44,14 @@ class Trained:
     comparison: Comparison | None
 
 
-def home_encoder(home: Path) -> Encoder:
-    """The default encoder, built under `home` on first use."""
-    folder = home / "encoders" / DEFAULT_ENCODER.digest
-    build_default_encoder(folder)
-    return Encoder.load(folder, expected=DEFAULT_ENCODER)
-
-
 def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, force: bool, say: Say) -> Trained:
     """One run, from data to a registered version, promoted if asked for and not worse than the champion.
 
     Raises LabelError, InputError or EncoderError before anything is registered.
     """
-    encoder = home_encoder(home)
+    if data.ladder.acceptable_from is not None:
+        config = config.model_copy(update={"acceptable_from": data.ladder.acceptable_from})
+    encoder = encoder_for(home, DEFAULT_ENCODER)
     examples = _examples(data, home, config, encoder, say)
     groups = prompt_groups(examples, config.same_prompt_cosine)
     part = split_parts(examples, groups, config.split)
@@ -79,12 +61,16 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
     with tempfile.TemporaryDirectory(prefix="tierwise-") as folder:
         bundle = fit_bundle(Path(folder) / BUNDLE_ARTIFACT, examples, part, data.ladder.tiers, config, encoder)
         held_out = examples.take(test)
-        metrics = _metrics(bundle, held_out)
+        judged = judge(bundle, held_out, groups[test], bundle.tiers, range(len(bundle.tiers)))
+        thresholds = bundle.manifest.thresholds
+        evaluation = evaluate(judged, data.ladder.names, thresholds, wanted=_BASELINES)
+        metrics = flat_metrics(evaluation, thresholds)
         manifest = bundle.manifest.model_copy(update={"metrics": metrics})
         bundle = write_bundle(Path(folder) / BUNDLE_ARTIFACT, replace(bundle, manifest=manifest))
+        card = model_card(data, bundle, evaluation)
         registry = Registry(home)
-        run_id = _log_run(registry, data, config, examples, part, bundle, held_out, Path(folder))
-    version = registry.register(run_id, _description(data, bundle), {"dataset_digest": bundle.manifest.dataset_digest})
+        run_id = log_training(registry, data, config, part, bundle, judged, evaluation, card, Path(folder))
+    version = registry.register(run_id, card, {"dataset_digest": bundle.manifest.dataset_digest})
     promoted, comparison = False, None
     if promote:
         comparison = _against_champion(registry, bundle, held_out, groups[test])
@@ -95,7 +81,7 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
 def _examples(data: Data, home: Path, config: TrainingConfig, encoder: Encoder, say: Say) -> Examples:
     labeller = Labeller(
         tiers=data.ladder.names,
-        acceptable_from=data.ladder.acceptable_from or config.acceptable_from,
+        acceptable_from=config.acceptable_from,
         feedback_weight=config.feedback_weight,
         max_weight=config.max_weight,
     )
@@ -111,59 +97,6 @@ def _examples(data: Data, home: Path, config: TrainingConfig, encoder: Encoder, 
 
 def _counted(part: NDArray[np.intp]) -> str:
     return ", ".join(f"{count:,} to {name}" for name, count in zip(PARTS, np.bincount(part, minlength=4), strict=True))
-
-
-def _metrics(bundle: Bundle, held_out: Examples) -> dict[str, float]:
-    proba = bundle.predict(held_out.embedding, held_out.features).proba
-    names = [tier.name for tier in bundle.tiers]
-    return {
-        **tier_metrics(proba, held_out, names),
-        **policy_metrics(bundle, held_out.take(complete(held_out)), bundle.manifest.thresholds),
-    }
-
-
-def _log_run(
-    registry: Registry,
-    data: Data,
-    config: TrainingConfig,
-    examples: Examples,
-    part: NDArray[np.intp],
-    bundle: Bundle,
-    held_out: Examples,
-    folder: Path,
-) -> str:
-    """One MLflow run: the whole config, metrics, the curve step by step, data set, plots, bundle. Gives its id."""
-    judged = held_out.take(complete(held_out))
-    with mlflow.start_run(experiment_id=registry.experiment_id(), run_name=data.name) as run:
-        mlflow.log_params(dict(_flat(config.model_dump(mode="json"))))
-        mlflow.log_params({"data": data.name, "ladder": " < ".join(data.ladder.names), "prompts": len(examples)})
-        mlflow.set_tags({"dataset_digest": bundle.manifest.dataset_digest, "git_commit": _git_commit()})
-        source = LocalArtifactDatasetSource(str(data.path))
-        mlflow.log_input(MetaDataset(source, name=data.name, digest=bundle.manifest.dataset_digest[:32]), "training")
-        mlflow.log_metrics(bundle.manifest.metrics)
-        proba = bundle.predict(held_out.embedding, held_out.features).proba
-        mlflow.log_figure(reliability_figure(proba, held_out, data.ladder.names), "plots/reliability.png")
-        if len(judged):
-            curve = quality_cost_curve(bundle, judged)
-            _log_curve(registry, run.info.run_id, curve)
-            mlflow.log_figure(curve_figure(curve), "plots/quality_cost.png")
-        mlflow.log_dict(
-            {"parts": dict(zip(PARTS, map(int, np.bincount(part, minlength=4)), strict=True))}, "split.json"
-        )
-        mlflow.log_artifacts(str(folder / BUNDLE_ARTIFACT), BUNDLE_ARTIFACT)
-        return str(run.info.run_id)
-
-
-def _log_curve(registry: Registry, run_id: str, curve: Curve) -> None:
-    """Step by step along μ, so that the compare view overlays the curves of versions."""
-    now = int(time.time() * 1000)
-    points = [
-        Metric(f"curve.{name}", float(value), now, step)
-        for name in ("quality", "cost", "top_share")
-        for step, value in enumerate(getattr(curve, name))
-        if not np.isnan(value)
-    ]
-    mlflow.MlflowClient(registry.uri).log_batch(run_id, metrics=points)
 
 
 def _against_champion(
@@ -200,36 +133,3 @@ def _promotes(registry: Registry, version: int, comparison: Comparison | None, *
         return False
     registry.promote(version, forced=bool(refusal))
     return True
-
-
-def _description(data: Data, bundle: Bundle) -> str:
-    """What the version's page in MLflow says first."""
-    lines = [
-        f"Trained on **{data.name}** (digest `{bundle.manifest.dataset_digest[:12]}`), tiers "
-        + " < ".join(tier.name for tier in bundle.tiers)
-        + ".",
-        "",
-        "| target | μ | |",
-        "|---|---|---|",
-    ]
-    for t in bundle.manifest.thresholds:
-        mu = "–" if t.mu is None else f"{t.mu:.4g}"
-        lines.append(f"| {t.target:g} | {mu} | {t.refused or f'holds with {t.confidence:.0%} confidence'} |")
-    return "\n".join(lines)
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, inner in value.items():
-        if isinstance(inner, Mapping):
-            yield from _flat(inner, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", inner
-
-
-def _git_commit() -> str:
-    """The commit of the code that trains, `unknown` where it is not a git checkout."""
-    try:
-        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"

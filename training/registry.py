@@ -28,6 +28,7 @@ from training.encoders import DEFAULT_ENCODER, build_default_encoder
 
 NAME: Final = "tierwise-router"
 EXPERIMENT: Final = "tierwise"
+EVALUATIONS: Final = "tierwise-evaluations"
 BUNDLE_ARTIFACT: Final = "bundle"
 _PROMOTIONS: Final = "tierwise.promotions"
 _KEPT_EXPORTS: Final = 3
@@ -62,13 +63,19 @@ class Registry:
             os.environ.pop("MLFLOW_TRACKING_URI", None)
         self._client = MlflowClient(self.uri)
 
-    def experiment_id(self) -> str:
-        """The experiment that training runs go to, made on first use."""
-        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+    def experiment_id(self, name: str) -> str:
+        """An experiment, made on first use: EXPERIMENT for trainings, EVALUATIONS for evaluations."""
+        experiment = self._client.get_experiment_by_name(name)
         if experiment is not None:
             return str(experiment.experiment_id)
         location = (self.home / "artifacts").as_uri() if self._local else None
-        return str(self._client.create_experiment(EXPERIMENT, artifact_location=location))
+        return str(self._client.create_experiment(name, artifact_location=location))
+
+    def looks(self, outcomes_digest: str) -> int:
+        """How many trainings and evaluations have printed figures on these outcomes; beyond 1,000 it says 1,000."""
+        ids = [self.experiment_id(name) for name in (EXPERIMENT, EVALUATIONS)]
+        found = self._client.search_runs(ids, f"tags.outcomes_digest = '{outcomes_digest}'", max_results=1000)
+        return len(found)
 
     def register(self, run_id: str, description: str, tags: Mapping[str, str]) -> int:
         """Make the bundle that a run logged the newest version, `challenger` until it is promoted."""

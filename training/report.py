@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from training.evaluation.metrics import target_suffix
+from training.evaluation.naming import target_suffix
 from training.pipeline import Trained
 from training.registry import Version
 
@@ -24,31 +24,30 @@ def trained_text(trained: Trained) -> str:
     """What `tierwise train` prints."""
     metrics = trained.metrics
     lines = [f"version {trained.version}{', promoted' if trained.promoted else ''}; MLflow run {trained.run_id}"]
-    lines += [
-        f"  {tier.name}: AUC {_shown(metrics, f'auc.{tier.name}')}, Brier {_shown(metrics, f'brier.{tier.name}')} "
-        f"on {metrics[f'labels.{tier.name}']:,.0f} held-out labels"
-        for tier in trained.bundle.tiers
-    ]
+    for name in (tier.name for tier in trained.bundle.tiers):
+        auc, brier = (_shown(metrics, f"tier/{figure}.{name}") for figure in ("auc", "brier"))
+        lines.append(f"  {name}: AUC {auc}, Brier {brier} on {metrics[f'tier/labels.{name}']:,.0f} held-out labels")
     for threshold in trained.bundle.manifest.thresholds:
         at = target_suffix(threshold.target)
         found = f"μ {threshold.mu:.4g}" if threshold.mu is not None else f"refused: {threshold.refused}"
+        quality, cost = (_shown(metrics, f"policy/{figure}.{at}") for figure in ("retained_quality", "relative_cost"))
         lines.append(
-            f"  target {threshold.target:.0%}: {found}; held out: quality of the top tier retained "
-            f"{_shown(metrics, f'retained_quality.{at}')} at {_shown(metrics, f'relative_cost.{at}')} of its cost"
+            f"  target {threshold.target:.0%}: {found}; held out: quality of the top tier retained {quality} "
+            f"at {cost} of its cost"
         )
     return "\n".join(lines)
 
 
 def versions_text(versions: Sequence[Version]) -> str:
     """What `tierwise routers` prints."""
-    columns = ("retained_quality.at_95", "relative_cost.at_95", "judged_prompts")
-    rows = [["version", "alias", *columns]]
+    columns = ("policy/retained_quality.at_95", "policy/relative_cost.at_95", "ranking/apgr", "data/judged_prompts")
+    rows = [["version", "alias", *(name.split("/")[1] for name in columns)]]
     for v in versions:
-        refused = "*" if v.metrics.get("mu_found.at_95") == 0 else ""
+        refused = "*" if v.metrics.get("policy/mu_found.at_95") == 0 else ""
         rows.append([str(v.number), ", ".join(v.aliases), *(_shown(v.metrics, name) + refused for name in columns)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    if any(row[-1].endswith("*") for row in rows):
+    if any(row[2].endswith("*") for row in rows):
         lines.append("* the target was refused for want of evidence: figures of the most probable tier")
     return "\n".join(lines)
 

@@ -70,6 +70,7 @@ class Manifest(BaseModel):
     encoder: EncoderIdentity | None
     features_version: int
     feature_names: tuple[str, ...]
+    acceptable_from: float = 0.5
     thresholds: tuple[Threshold, ...]
     fallback_thresholds: tuple[Threshold, ...]
     metrics: dict[str, float]

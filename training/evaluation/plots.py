@@ -1,49 +1,75 @@
-"""Pictures of a run, for MLflow: what quality costs, and whether probabilities mean what they say."""
+"""Pictures for MLflow: what quality costs, where calls go, and whether probabilities mean what they say."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from serving.classifier.heads import FloatArray
-from training.evaluation.metrics import Curve
-from training.fitting.examples import Examples
+from training.evaluation.evaluation import ROUTER, Curve, Evaluation
+from training.evaluation.judged import Judged
+
+_BASELINES: Final = {"random": "grey", "prompt_length": "tab:orange", "knn": "tab:green", "ridge": "tab:purple"}
 
 
-def curve_figure(curve: Curve) -> Figure:
-    """Retained quality against relative cost, with the mixture of cheapest and top tier beside it."""
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(curve.cost, curve.quality, marker=".", label="this router")
-    axes.plot([curve.cost[-1], 1], [curve.quality[-1], 1], "--", color="grey", label="random mixture of the ends")
-    axes.set(
-        xlabel="cost relative to always the top tier",
-        ylabel="retained quality",
-        title="What quality costs, on held-out prompts",
-    )
-    axes.grid(alpha=0.3)
-    axes.legend()
+def curve_figure(evaluation: Evaluation) -> Figure:
+    """Retained quality against relative cost: the router's curve, and where baselines retain the same quality."""
+    figure, axes = _axes("cost relative to always the top tier", "retained quality", "What quality costs")
+    assert evaluation.curve is not None  # asked for only where there is one
+    curve = evaluation.curve
+    axes.plot(curve.cost, curve.quality, color="tab:blue", label="this router")
+    axes.plot([curve.cost[0], 1], [curve.quality[0], 1], "--", color="grey", label="random mixture of the ends")
+    for name, color in _BASELINES.items():
+        points = [
+            (figures["relative_cost"].value, quality)
+            for quality, figures in evaluation.cost.get(name, {}).items()
+            if figures["relative_cost"].value is not None
+        ]
+        if points and name != "random":
+            axes.plot(*zip(*points, strict=True), "o", color=color, label=name.replace("_", " "))
+    router = evaluation.cost[ROUTER]
+    for quality, figures in router.items():
+        interval = figures["relative_cost"].interval
+        if interval is not None:
+            axes.plot(interval, [quality, quality], color="tab:blue", alpha=0.4, linewidth=3)
+    axes.legend(loc="lower right")
     return figure
 
 
-def reliability_figure(proba: FloatArray, examples: Examples, tiers: Sequence[str], bins: int = 10) -> Figure:
+def share_figure(by_mu: Curve, tiers: Sequence[str]) -> Figure:
+    """Each tier's share of calls as μ grows, step by step."""
+    figure, axes = _axes(
+        "step of μ: from quality at any price to always the cheapest", "share of calls", "Where calls go"
+    )
+    axes.stackplot(np.arange(len(by_mu.share)), by_mu.share.T, labels=tiers, alpha=0.8)
+    axes.plot(by_mu.quality, color="black", label="retained quality")
+    axes.set(xlim=(0, len(by_mu.share) - 1), ylim=(0, max(1.0, float(np.nanmax(by_mu.quality)))))
+    axes.legend(loc="lower left")
+    return figure
+
+
+def reliability_figure(judged: Judged, tiers: Sequence[str], bins: int = 10) -> Figure:
     """Share of acceptable answers against predicted probability, for each tier, in equally filled bins."""
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _axes("predicted P(acceptable)", "share acceptable", "Reliability, on held-out prompts")
     axes.plot([0, 1], [0, 1], "--", color="grey", label="perfect")
-    judged = examples.judged()
     for tier, name in enumerate(tiers):
-        known = np.flatnonzero(~np.isnan(judged[:, tier]))
+        known = np.flatnonzero(~np.isnan(judged.acceptable[:, tier]))
         if len(known) < bins:
             continue
-        parts = np.array_split(known[np.argsort(proba[known, tier], kind="stable")], bins)
-        axes.plot(
-            [proba[part, tier].mean() for part in parts],
-            [judged[part, tier].mean() for part in parts],
-            marker="o",
-            label=name,
+        proba, good = judged.proba[:, tier], judged.acceptable[:, tier]
+        parts = np.array_split(known[np.argsort(proba[known], kind="stable")], bins)
+        means = np.array(
+            [(proba[part].mean(), good[part].mean(), good[part].std() / len(part) ** 0.5) for part in parts]
         )
-    axes.set(xlabel="predicted P(acceptable)", ylabel="share acceptable", title="Reliability, on held-out prompts")
-    axes.grid(alpha=0.3)
+        axes.errorbar(means[:, 0], means[:, 1], yerr=1.96 * means[:, 2], marker="o", capsize=2, label=name)
     axes.legend()
     return figure
+
+
+def _axes(x: str, y: str, title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6.5, 4.8), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=x, ylabel=y, title=title)
+    axes.grid(alpha=0.3)
+    return figure, axes

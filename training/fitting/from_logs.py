@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from serving.classifier.features import FEATURE_NAMES, estimated_input_tokens, text_features
-from serving.errors import LabelError
+from serving.errors import InputError, LabelError
 from training.fitting.embeddings import EmbeddingStore, text_key
 from training.fitting.examples import Examples, label_arrays
 from training.fitting.rule_words import rule_words
@@ -21,17 +21,20 @@ _SLICES = ("table", "task", "team", "feature")
 
 
 def read_examples(
-    paths: Sequence[Path], ladder: Ladder, labeller: Labeller, store: EmbeddingStore
+    paths: Sequence[Path], ladder: Ladder, labeller: Labeller, store: EmbeddingStore, *, split: str | None = None
 ) -> tuple[Examples, LabelSummary]:
     """The labelled requests of logs that were read once before, which reported their rejects.
 
-    Raises LabelError when no request carries an outcome of a tier on the ladder.
+    split: only requests of that split of an outcome table.
+    Raises LabelError when no request carries an outcome of a tier on the ladder, InputError when none is of the split.
     """
     summary = LabelSummary(ladder.names)
     rows = []
+    splits: set[str | None] = set()
     for request in read_log(paths, ladder=ladder):
         labels = labeller(request.outcomes)
-        if np.isnan(labels.acceptable).all():
+        splits.add(request.split)
+        if np.isnan(labels.acceptable).all() or split not in (None, request.split):
             continue
         summary.add(labels)
         conversation = request.conversation
@@ -47,11 +50,14 @@ def read_examples(
                 labels,
             )
         )
+    if split is not None and split not in splits:
+        known = ", ".join(sorted(name for name in splits if name)) or "none"
+        raise InputError(f"no request is of the split {split!r}; there are: {known}", where="--split")
     if not rows:
         raise LabelError("no request carries an outcome of a tier on the ladder: add acceptable, score or feedback")
     ids, keys, features, input_tokens, held_out, words, slices, all_labels = zip(*rows, strict=True)
     with progress("embedding", len(rows)) as advance:
-        for done in store.add(_labelled_texts(paths, ladder, labeller)):
+        for done in store.add(_labelled_texts(paths, ladder, labeller, split)):
             advance(done)
     examples = Examples(
         id=np.array(ids, object),
@@ -69,10 +75,10 @@ def read_examples(
     return examples, summary
 
 
-def _labelled_texts(paths: Sequence[Path], ladder: Ladder, labeller: Labeller) -> Iterator[str]:
+def _labelled_texts(paths: Sequence[Path], ladder: Ladder, labeller: Labeller, split: str | None) -> Iterator[str]:
     """Read again rather than held: a log is larger than memory before its embeddings are."""
     for request in read_log(paths, ladder=ladder):
-        if not np.isnan(labeller(request.outcomes).acceptable).all():
+        if split in (None, request.split) and not np.isnan(labeller(request.outcomes).acceptable).all():
             yield request.conversation.last_user_text
 
 

@@ -62,6 +62,7 @@ def fit_bundle(
             encoder=encoder.identity,
             features_version=FEATURES_VERSION,
             feature_names=FEATURE_NAMES,
+            acceptable_from=config.acceptable_from,
             thresholds=(),
             fallback_thresholds=(),
             metrics={},

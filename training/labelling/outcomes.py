@@ -35,10 +35,13 @@ class Labels:
 
 @dataclass(frozen=True)
 class Labeller:
-    """Turns the outcomes of a request into labels for the tiers of a ladder."""
+    """Turns the outcomes of a request into labels for the tiers of a ladder.
+
+    acceptable_from: the least acceptable score; None takes a score as it is, as that much of an acceptable answer.
+    """
 
     tiers: tuple[str, ...]
-    acceptable_from: float
+    acceptable_from: float | None
     feedback_weight: FeedbackWeights
     max_weight: float
 
@@ -66,11 +69,12 @@ class Labeller:
         return (acceptable, trust, weight, tokens, cost), frozenset(source for _, (_, _, source) in judged)
 
     def _judge(self, answer: Outcome) -> tuple[float, float, Source] | None:
-        """Acceptable (0 or 1), trust and source; None without an outcome."""
+        """Acceptable (0 or 1, or a grade between), trust and source; None without an outcome."""
         if answer.acceptable is not None:
             return float(answer.acceptable), 1.0, "acceptable"
         if answer.score is not None:
-            return float(answer.score >= self.acceptable_from), 1.0, "score"
+            graded = answer.score if self.acceptable_from is None else float(answer.score >= self.acceptable_from)
+            return graded, 1.0, "score"
         if answer.feedback is not None:
             return 0.0, float(getattr(self.feedback_weight, answer.feedback.kind)), "feedback"
         return None

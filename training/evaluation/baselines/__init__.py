@@ -1,0 +1,1 @@
+"""What a router has to beat, on the same prompts."""

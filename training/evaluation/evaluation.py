@@ -1,0 +1,136 @@
+"""The story of an evaluation: predictions and outcomes → ranking, probabilities, targets, costs, slices, baselines."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.classifier.bundle import Threshold
+from serving.classifier.trained_on import TrainedOn
+from serving.errors import LabelError
+from training.evaluation.baselines.catalogue import Candidate, baselines, ranked
+from training.evaluation.figures import (
+    Figures,
+    cost_figures,
+    ranking_figures,
+    target_figures,
+    tier_figures,
+)
+from training.evaluation.intervals import Estimate
+from training.evaluation.judged import Costs, Judged
+from training.evaluation.slices import slices_of
+
+ROUTER: Final = "router"
+_CURVE_POINTS: Final = 101
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Retained quality, relative cost and each tier's share of calls along the rule's path, (points,) and (points, k).
+
+    From every prompt at its cheapest tier to every prompt at its dearest.
+    """
+
+    quality: NDArray[np.float64]
+    cost: NDArray[np.float64]
+    share: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of the prompts: how many, and the figures on them alone."""
+
+    kind: str
+    name: str
+    n: int
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good a router is on prompts it has not seen. Every figure is defined in docs/metrics.md.
+
+    n: prompts with evidence for every tier; n_labelled: with a label of any. ranking and cost are by candidate, the
+    router first. missing: baselines that could not be had, and why. targets is empty for a ladder that the router was
+    not trained for.
+    """
+
+    n: int
+    n_labelled: int
+    groups: int
+    tiers: Mapping[str, Mapping[str, Estimate | int]]
+    quality: Mapping[str, float]
+    ranking: Mapping[str, Figures]
+    cost: Mapping[str, Mapping[float, Figures]]
+    targets: Mapping[float, Figures]
+    curve: Curve | None
+    slices: tuple[Slice, ...]
+    missing: Mapping[str, str]
+    costs: Costs
+
+
+def evaluate(
+    judged: Judged,
+    names: Sequence[str],
+    thresholds: Sequence[Threshold],
+    *,
+    wanted: Sequence[str] = (),
+    trained_on: TrainedOn | None = None,
+    columns: Sequence[int] = (),
+) -> Evaluation:
+    """Everything about one router on one set of prompts. names: of the tiers. wanted: names of baselines.
+
+    Raises LabelError when no prompt carries a label.
+    """
+    if np.isnan(judged.acceptable).all():
+        raise LabelError("no prompt has an outcome of a tier on the ladder: there is nothing to judge the router on")
+    on = judged.take(judged.evidence)
+    candidates: list[Candidate] = []
+    missing: dict[str, str] = {}
+    if len(on):
+        found, missing = baselines(wanted, on, trained_on, columns)
+        candidates = [ranked(ROUTER, on.proba, on.expected_cost), *found]
+    return Evaluation(
+        n=len(on),
+        n_labelled=len(judged),
+        groups=len(np.unique(on.groups)),
+        tiers=tier_figures(judged, names),
+        quality={name: float(q) for name, q in zip(names, on.quality.mean(axis=0), strict=True)} if len(on) else {},
+        ranking=ranking_figures(candidates, on) if len(on) else {},
+        cost=cost_figures(candidates, on) if len(on) else {},
+        targets=target_figures(on, thresholds, names) if len(on) and thresholds else {},
+        curve=_curve(candidates[0], on) if len(on) else None,
+        slices=tuple(
+            _slice(on.take(rows), kind, name, thresholds, names) for kind, name, rows in slices_of(on.examples)
+        ),
+        missing=missing,
+        costs=judged.costs,
+    )
+
+
+def _slice(judged: Judged, kind: str, name: str, thresholds: Sequence[Threshold], names: Sequence[str]) -> Slice:
+    """The router's ranking on a slice, and what its first target that is .95 or more gives there."""
+    figures = dict(ranking_figures([ranked(ROUTER, judged.proba, judged.expected_cost)], judged)[ROUTER])
+    del figures["behind"]
+    if shown := shown_threshold(thresholds):
+        figures |= target_figures(judged, [shown], names)[shown.target]
+    return Slice(kind, name, len(judged), figures)
+
+
+def shown_threshold(thresholds: Sequence[Threshold]) -> Threshold | None:
+    """The one whose figures stand for all where there is room for one: .95, or the nearest to it."""
+    return min(thresholds, key=lambda t: abs(t.target - 0.95), default=None)
+
+
+def _curve(router: Candidate, judged: Judged) -> Curve | None:
+    """Thinned to about a hundred points, evenly in steps."""
+    weight, k = np.ones(len(judged)), judged.quality.shape[1]
+    best, dearest = judged.quality[:, -1].mean(), judged.cost[:, -1].mean()
+    if not (best > 0 and dearest > 0):
+        return None
+    quality, cost = (router.by_cost.along(a).totals(weight) for a in (judged.quality, judged.cost))
+    shares = [router.by_cost.along(np.broadcast_to(np.eye(k)[t], (len(judged), k))).totals(weight) for t in range(k)]
+    points = np.unique(np.linspace(0, len(quality) - 1, _CURVE_POINTS).round().astype(int))
+    return Curve(quality[points] / best, cost[points] / dearest, np.stack(shares, axis=1)[points])

@@ -1,0 +1,103 @@
+"""What a router is judged on: what it predicted for prompts, beside what happened."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.classifier.bundle import Bundle
+from serving.classifier.heads import FloatArray
+from serving.routing.costs import expected_costs, priced
+from serving.tiers import Tier
+from training.fitting.examples import Examples
+
+Costs = Literal["recorded", "recorded or list price", "list price", "unknown"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """n prompts, k tiers of the ladder, cheapest first.
+
+    proba, expected_cost: (n, k), what the router predicts. acceptable: (n, k), what was judged, NaN where it was not.
+    quality: (n, k), the same where every tier was judged, else an estimate by inverse propensity; NaN in rows
+    without evidence. cost: (n, k) in USD, paid or at list price; in steps of the ladder when `costs` is unknown.
+    groups: int (n,). examples: the prompts themselves.
+    """
+
+    proba: FloatArray
+    expected_cost: FloatArray
+    acceptable: FloatArray
+    quality: FloatArray
+    cost: FloatArray
+    groups: NDArray[np.intp]
+    examples: Examples
+    costs: Costs
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Self:
+        """The prompts at `rows`, a mask or indices."""
+        arrays = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in ("examples", "costs")}
+        return replace(self, **arrays, examples=self.examples.take(rows))
+
+    @property
+    def complete(self) -> NDArray[np.bool_]:
+        """Prompts that every tier was judged on, (n,)."""
+        return np.asarray(~np.isnan(self.acceptable).any(axis=1), np.bool_)
+
+    @property
+    def evidence(self) -> NDArray[np.bool_]:
+        """Prompts that speak for every tier, (n,): complete, or one tier judged with its propensity known."""
+        return np.asarray(~np.isnan(self.quality).any(axis=1), np.bool_)
+
+
+def judge(
+    bundle: Bundle, examples: Examples, groups: NDArray[np.intp], tiers: Sequence[Tier], columns: Sequence[int]
+) -> Judged:
+    """The bundle's predictions for `examples`, whose outcomes are those of `tiers`.
+
+    columns: for each of `tiers` the bundle's tier that answers for it.
+    """
+    predicted = bundle.predict(examples.embedding, examples.features)
+    proba, tokens = predicted.proba[:, list(columns)], predicted.output_tokens[:, list(columns)]
+    expected = expected_costs(tiers, examples.input_tokens, tokens)
+    acceptable = examples.judged()
+    cost, costs = _paid(examples, tiers, tokens)
+    return Judged(
+        proba=proba,
+        expected_cost=expected,
+        acceptable=acceptable,
+        quality=_quality(acceptable, examples.weight),
+        cost=cost,
+        groups=groups,
+        examples=examples,
+        costs=costs,
+    )
+
+
+def _quality(acceptable: FloatArray, weight: FloatArray) -> NDArray[np.float64]:
+    """Of a prompt with one outcome, outcome × inverse propensity at that tier and 0 elsewhere: right on average.
+
+    Source: Horvitz & Thompson 1952. Weights come clipped at `max_weight`, which makes such tiers look worse.
+    """
+    tried = ~np.isnan(acceptable)
+    single = (tried.sum(axis=1) == 1) & ~np.isnan(np.where(tried, weight, 0)).any(axis=1)
+    estimate = np.where(tried, np.nan_to_num(acceptable) * np.nan_to_num(weight, nan=1.0), 0.0)
+    quality = np.where(single[:, None], estimate, acceptable)
+    quality[~(tried.all(axis=1) | single)] = np.nan
+    return np.asarray(quality, np.float64)
+
+
+def _paid(examples: Examples, tiers: Sequence[Tier], tokens: FloatArray) -> tuple[NDArray[np.float64], Costs]:
+    """What each answer cost: as recorded, else list price times tokens, which are predicted where not recorded."""
+    recorded = np.isfinite(examples.cost_usd)
+    if recorded.all():
+        return examples.cost_usd, "recorded"
+    known = np.where(np.isnan(examples.output_tokens), tokens, examples.output_tokens)
+    listed = expected_costs(tiers, examples.input_tokens, known)
+    if not priced(tiers):  # a sum of dollars and steps of the ladder would mean nothing
+        return listed, "unknown"
+    return np.where(recorded, examples.cost_usd, listed), "recorded or list price" if recorded.any() else "list price"

@@ -1,0 +1,144 @@
+"""The model card: what a version says of itself on its page in MLflow."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from serving.classifier.bundle import Bundle
+from training.data import Data
+from training.evaluation.evaluation import ROUTER, Evaluation, Slice, shown_threshold
+from training.evaluation.intervals import Estimate
+
+MOST_CHARS: Final = 5000  # what MLflow's database keeps of a version's description
+_BASELINES: Final = {"prompt_length": "prompt length", "question_length": "question length", "random": "random"}
+
+
+def model_card(data: Data, bundle: Bundle, evaluation: Evaluation) -> str:
+    """Data, licences, figures with 95 % intervals, slices, known failures, and what the promise covers; Markdown.
+
+    At most MOST_CHARS: of many slices the last are left out, and the card says how many.
+    """
+    rows = len(evaluation.slices)
+    while len(card := "\n".join(_lines(data, bundle, evaluation, rows))) > MOST_CHARS and rows:
+        rows -= 1
+    return card[:MOST_CHARS]
+
+
+def _lines(data: Data, bundle: Bundle, evaluation: Evaluation, rows: int) -> Iterator[str]:
+    manifest = bundle.manifest
+    yield f"**Data.** {data.name}, digest `{manifest.dataset_digest[:12]}`. Licence: {data.licence}."
+    yield ""
+    yield (
+        "**Tiers.** " + " < ".join(f"{t.name} ({', '.join(t.models)})" for t in bundle.tiers) + ". Acceptable: "
+        f"judged so, or a score of at least {manifest.acceptable_from:g}."
+    )
+    yield ""
+    yield f"**Held out.** {evaluation.n:,} prompts with outcomes for every tier, {evaluation.n_labelled:,} with any."
+    yield ""
+    yield from _targets(bundle, evaluation)
+    yield from _ranking(evaluation)
+    yield from _tiers(evaluation)
+    yield from _slices(evaluation, rows)
+    yield "**Known failures.**"
+    yield ""
+    yield from (f"- {line}" for line in known_failures(bundle, evaluation))
+    yield ""
+    yield (
+        "**What the promise covers.** On requests like the logged ones, with "
+        f"{manifest.thresholds[0].confidence:.0%} confidence, the average of all requests retains the target share of "
+        "the top tier's quality. Not each slice, not other traffic, not other prices before thresholds are chosen "
+        "again, and nothing where the target is refused. Costs are relative to always the top tier."
+    )
+
+
+def known_failures(bundle: Bundle, evaluation: Evaluation) -> Sequence[str]:
+    """Where the figures show that this router should not be trusted; one line that says so if nowhere."""
+    found = []
+    for threshold in bundle.manifest.thresholds:
+        if threshold.mu is None:
+            found.append(f"Target {threshold.target:g} is refused: {threshold.refused}.")
+        elif _below(evaluation.targets.get(threshold.target, {}).get("retained_quality"), threshold.target):
+            found.append(f"Target {threshold.target:g} was missed on the held-out prompts.")
+    for name, figures in evaluation.tiers.items():
+        auc = figures.get("auc")
+        if isinstance(auc, Estimate) and auc.interval is not None and auc.interval[0] <= 0.5:
+            found.append(f"P(acceptable) of {name} does not tell good from bad answers (AUC {_shown(auc)}).")
+    shown = shown_threshold(bundle.manifest.thresholds)
+    found += [
+        f"{part.kind} {part.name} retains less than {shown.target:g}, with confidence."
+        for part in evaluation.slices
+        if shown is not None and _below(part.figures.get("retained_quality"), shown.target)
+    ]
+    return found or ["None that these prompts show with confidence."]
+
+
+def _below(estimate: Estimate | None, target: float) -> bool:
+    """The whole interval is below the target."""
+    return estimate is not None and estimate.interval is not None and estimate.interval[1] < target
+
+
+def _targets(bundle: Bundle, evaluation: Evaluation) -> Iterator[str]:
+    yield "| target | μ | retained quality | relative cost | cheapest acceptable tier hit |"
+    yield "|---|---|---|---|---|"
+    for t in bundle.manifest.thresholds:
+        figures = evaluation.targets.get(t.target, {})
+        names = ("retained_quality", "relative_cost", "tier_accuracy")
+        cells = [
+            f"{t.target:g}",
+            "refused" if t.mu is None else f"{t.mu:.4g}",
+            *(_shown(figures.get(n)) for n in names),
+        ]
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+
+
+def _ranking(evaluation: Evaluation) -> Iterator[str]:
+    router = evaluation.ranking.get(ROUTER)
+    if router is None:
+        return
+    others = [
+        f"{label} {_shown(evaluation.ranking[name]['apgr'])}"
+        for name, label in _BASELINES.items()
+        if name in evaluation.ranking
+    ]
+    yield (
+        f"**Ranking.** APGR {_shown(router['apgr'])}, CPT50 {_shown(router['cpt50'])}, CPT80 "
+        f"{_shown(router['cpt80'])}, between the lowest and the top tier. APGR of {'; '.join(others)}."
+    )
+    yield ""
+
+
+def _tiers(evaluation: Evaluation) -> Iterator[str]:
+    yield "| tier | labels | acceptable | AUC | ECE | Brier |"
+    yield "|---|---|---|---|---|---|"
+    for name, figures in evaluation.tiers.items():
+        cells = [_shown(figures.get(figure)) for figure in ("acceptable", "auc", "ece", "brier")]
+        yield f"| {name} | {figures['labels']:,} | {' | '.join(cells)} |"
+    yield ""
+
+
+def _slices(evaluation: Evaluation, rows: int) -> Iterator[str]:
+    """The largest first."""
+    if not evaluation.slices:
+        return
+    yield "| slice | prompts | APGR | retained quality | relative cost |"
+    yield "|---|---|---|---|---|"
+    for part in sorted(evaluation.slices, key=lambda s: -s.n)[:rows]:
+        yield f"| {_slice_name(part)} | {part.n:,} | {' | '.join(_slice_figures(part))} |"
+    if rows < len(evaluation.slices):
+        yield f"| and {len(evaluation.slices) - rows} smaller ones | | | | |"
+    yield ""
+
+
+def _slice_name(part: Slice) -> str:
+    return f"{part.kind}: {part.name.replace('|', '/')[:40]}"
+
+
+def _slice_figures(part: Slice) -> Iterator[str]:
+    return (_shown(part.figures.get(name)) for name in ("apgr", "retained_quality", "relative_cost"))
+
+
+def _shown(value: Estimate | int | None) -> str:
+    if not isinstance(value, Estimate) or value.value is None:
+        return "–"
+    ends = "" if value.interval is None else f" ({value.interval[0]:.3f}–{value.interval[1]:.3f})"
+    return f"{value.value:.3f}{ends}"

@@ -1,0 +1,141 @@
+"""What MLflow is told of a training run and of an evaluation: figures, curves in steps, plots, data set."""
+
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import mlflow
+import numpy as np
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.data.sources import LocalArtifactDatasetSource
+from mlflow.entities import Metric
+from numpy.typing import NDArray
+
+from serving.classifier.bundle import Bundle, Threshold
+from serving.routing.costs import expected_costs
+from serving.routing.promise import choose
+from training.config import TrainingConfig
+from training.data import Data
+from training.evaluation.evaluation import Curve, Evaluation
+from training.evaluation.judged import Judged
+from training.evaluation.naming import flat_metrics
+from training.evaluation.plots import curve_figure, reliability_figure, share_figure
+from training.fitting.examples import PARTS
+from training.registry import BUNDLE_ARTIFACT, EVALUATIONS, EXPERIMENT, Registry
+
+MU_STEPS: Final = np.concatenate([[0.0], np.logspace(-3, 3, 61)])
+"""μ of each step of the curves `curve/…`, times the cost of a call with 1,000 tokens in and out at the top tier: the
+same step means the same eagerness to save in every version, whatever its prices."""
+_COST_STEPS: Final = np.arange(0, 1001, 20)
+
+
+def log_training(
+    registry: Registry,
+    data: Data,
+    config: TrainingConfig,
+    part: NDArray[np.intp],
+    bundle: Bundle,
+    judged: Judged,
+    evaluation: Evaluation,
+    card: str,
+    folder: Path,
+) -> str:
+    """One run a training: the whole configuration, every figure, curves, plots, data set, bundle. Gives its id."""
+    names = data.ladder.names
+    with mlflow.start_run(experiment_id=registry.experiment_id(EXPERIMENT), run_name=data.name) as run:
+        mlflow.log_params(dict(_flat(config.model_dump(mode="json"))))
+        mlflow.log_params({"data": data.name, "ladder": " < ".join(names), "prompts": len(part)})
+        digests = {
+            "dataset_digest": bundle.manifest.dataset_digest,
+            "outcomes_digest": judged.examples.digest(),
+            "git_commit": _git_commit(),
+        }
+        mlflow.set_tags(digests)
+        _log_data(data, bundle.manifest.dataset_digest, "training")
+        mlflow.log_metrics(bundle.manifest.metrics)
+        on = judged.take(judged.evidence)
+        mlflow.log_figure(reliability_figure(judged, names), "plots/reliability.png")
+        if evaluation.curve is not None:
+            unit = expected_costs(data.ladder.tiers, np.array([1000.0]), np.full((1, len(names)), 1000.0))[0, -1]
+            by_mu = curve_by_mu(on, MU_STEPS / unit)
+            mlflow.MlflowClient(registry.uri).log_batch(
+                run.info.run_id, metrics=list(_curves(evaluation, by_mu, names))
+            )
+            mlflow.log_figure(curve_figure(evaluation), "plots/quality_cost.png")
+            mlflow.log_figure(share_figure(by_mu, names), "plots/shares.png")
+        mlflow.log_text(card, "model_card.md")
+        parts = dict(zip(PARTS, map(int, np.bincount(part, minlength=len(PARTS))), strict=True))
+        mlflow.log_dict({"parts": parts}, "split.json")
+        mlflow.log_artifacts(str(folder / BUNDLE_ARTIFACT), BUNDLE_ARTIFACT)
+        return str(run.info.run_id)
+
+
+def log_evaluation(
+    registry: Registry,
+    router: str,
+    data: Data,
+    outcomes_digest: str,
+    evaluation: Evaluation,
+    thresholds: Sequence[Threshold],
+) -> int:
+    """One run an evaluation; gives how often these outcomes have been looked at, trainings' own test parts included."""
+    with mlflow.start_run(experiment_id=registry.experiment_id(EVALUATIONS), run_name=f"{router} on {data.name}"):
+        mlflow.log_params({"router": router, "data": data.name, "ladder": " < ".join(data.ladder.names)})
+        mlflow.set_tags({"outcomes_digest": outcomes_digest, "router": router, "git_commit": _git_commit()})
+        _log_data(data, outcomes_digest, "evaluation")
+        mlflow.log_metrics(flat_metrics(evaluation, thresholds))
+        if evaluation.curve is not None:
+            mlflow.log_figure(curve_figure(evaluation), "plots/quality_cost.png")
+    return registry.looks(outcomes_digest)
+
+
+def curve_by_mu(judged: Judged, mus: NDArray[np.float64]) -> Curve:
+    """What the rule gives at each μ, on prompts with evidence for every tier."""
+    k, rows = judged.quality.shape[1], np.arange(len(judged))
+    choices = [choose(judged.proba, judged.expected_cost, float(mu)) for mu in mus]
+    best, dearest = judged.quality[:, -1].sum(), judged.cost[:, -1].sum()
+    return Curve(
+        quality=np.array([judged.quality[rows, choice].sum() for choice in choices]) / best,
+        cost=np.array([judged.cost[rows, choice].sum() for choice in choices]) / dearest,
+        share=np.array([np.bincount(choice, minlength=k) / len(judged) for choice in choices]),
+    )
+
+
+def _curves(evaluation: Evaluation, by_mu: Curve, names: Sequence[str]) -> Iterator[Metric]:
+    """In steps, so that the compare view overlays versions: along μ, and quality by thousandths of the top's cost."""
+    now = int(time.time() * 1000)
+    along_mu = {"quality": by_mu.quality, "cost": by_mu.cost}
+    along_mu |= {f"share.{name}": by_mu.share[:, i] for i, name in enumerate(names)}
+    for name, values in along_mu.items():
+        yield from (Metric(f"curve/{name}", float(value), now, step) for step, value in enumerate(values))
+    assert evaluation.curve is not None
+    order = np.argsort(evaluation.curve.cost, kind="stable")
+    cost, quality = evaluation.curve.cost[order], np.maximum.accumulate(evaluation.curve.quality[order])
+    for step in _COST_STEPS:
+        if 1000 * cost[0] <= step <= 1000 * cost[-1]:
+            yield Metric("curve/quality_at_cost", float(np.interp(step / 1000, cost, quality)), now, int(step))
+
+
+def _log_data(data: Data, digest: str, context: str) -> None:
+    mlflow.log_input(
+        MetaDataset(LocalArtifactDatasetSource(str(data.path)), name=data.name, digest=digest[:32]), context
+    )
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from _flat(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner
+
+
+def _git_commit() -> str:
+    """The commit of the code that runs, `unknown` where it is not a git checkout."""
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
