@@ -80,7 +80,7 @@ def test_a_refusal_says_what_is_needed_and_what_each_tier_lacks() -> None:
         eligible_tiers([tier("low", tools=False, context_window=4000), tier("high", context_window=8000)], conversation)
     assert caught.value.where == "request"
     assert str(caught.value) == (  # [{}] is 4 bytes more: 100,004 / 10 + 2,000
-        "request: no tier can take it: it needs at least 12,000 tokens of context, tools; "
+        "request: no tier can take it: it needs tools and at least 12,000 tokens of context; "
         "low lacks tools and room, with 4,000 tokens; high lacks room, with 8,000 tokens"
     )
 

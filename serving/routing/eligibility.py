@@ -41,9 +41,7 @@ def eligible_tiers(tiers: Sequence[Tier], conversation: Conversation) -> NDArray
     widest = max(windows)
     if any(able) and widest >= least:
         return np.array([can and window == widest for can, window in zip(able, windows, strict=True)])
-    wanted = ", ".join([f"at least {least:,} tokens of context", *(_NAMES[name] for name in needs)])
-    lacks = "; ".join(f"{tier.name} lacks {_lacking(tier, needs, least)}" for tier in tiers)
-    raise InputError(f"no tier can take it: it needs {wanted}; {lacks}", where="request")
+    raise InputError(_refusal(tiers, needs, least), where="request")
 
 
 def token_bounds(conversation: Conversation) -> tuple[int, int]:
@@ -75,8 +73,14 @@ def _has_room(tier: Tier, tokens: int) -> bool:
     return tier.context_window is None or tier.context_window >= tokens
 
 
-def _lacking(tier: Tier, needs: Sequence[str], tokens: int) -> str:
-    lacking = [_NAMES[name] for name in _missing(tier, needs)]
-    if not _has_room(tier, tokens):
-        lacking.append(f"room, with {tier.context_window:,} tokens")
-    return " and ".join(lacking)
+def _refusal(tiers: Sequence[Tier], needs: Sequence[str], tokens: int) -> str:
+    """What the request needs and each tier lacks; room only where some tier has too little."""
+    wanted, lacks = [_NAMES[name] for name in needs], []
+    if not all(_has_room(tier, tokens) for tier in tiers):
+        wanted.append(f"at least {tokens:,} tokens of context")
+    for tier in tiers:
+        lacking = [_NAMES[name] for name in _missing(tier, needs)]
+        if not _has_room(tier, tokens):
+            lacking.append(f"room, with {tier.context_window:,} tokens")
+        lacks.append(f"{tier.name} lacks {' and '.join(lacking)}")
+    return f"no tier can take it: it needs {' and '.join(wanted)}; {'; '.join(lacks)}"
