@@ -15,7 +15,7 @@ def tier(name: str = "a", **capabilities: object) -> Tier:
 
 
 def eligible(conversation: Conversation, *tiers: Tier) -> list[bool]:
-    return [bool(able) for able in eligible_tiers(tiers, conversation)]
+    return list(eligible_tiers(tiers, conversation))
 
 
 PLAIN = read_conversation(prompt="hello")

@@ -10,9 +10,6 @@ public outcomes, on PAWS-X and on the files of an installed Python environment, 
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from serving.chat import Conversation
 from serving.errors import InputError
 from serving.tiers import Tier
@@ -24,8 +21,8 @@ _IMAGE_TOKENS: Final = 1600  # of the largest image after resizing: GPT-4o 1,445
 _NAMES: Final = {"tools": "tools", "vision": "vision", "json_mode": "JSON mode"}
 
 
-def eligible_tiers(tiers: Sequence[Tier], conversation: Conversation) -> NDArray[np.bool_]:
-    """Bool (k,): the tiers that can take the conversation and surely have room for it.
+def eligible_tiers(tiers: Sequence[Tier], conversation: Conversation) -> tuple[bool, ...]:
+    """For each tier, whether it can take the conversation and surely has room for it.
 
     Where none surely has room, the widest of those that can take it: its provider counts better than we do.
     Raises InputError, with what is needed and what each tier lacks, when no tier can take it or the widest surely
@@ -36,11 +33,11 @@ def eligible_tiers(tiers: Sequence[Tier], conversation: Conversation) -> NDArray
     able = [not _missing(tier, needs) for tier in tiers]
     roomy = [can and _has_room(tier, most) for tier, can in zip(tiers, able, strict=True)]
     if any(roomy):
-        return np.array(roomy)
+        return tuple(roomy)
     windows = [tier.context_window or 0 if can else 0 for tier, can in zip(tiers, able, strict=True)]
     widest = max(windows)
     if any(able) and widest >= least:
-        return np.array([can and window == widest for can, window in zip(able, windows, strict=True)])
+        return tuple(can and window == widest for can, window in zip(able, windows, strict=True))
     raise InputError(_refusal(tiers, needs, least), where="request")
 
 

@@ -117,7 +117,7 @@ class Router:
         scores = proba - mu * (self._top_only if by_share else expected)
         share = rules.greedy_top_share(len(self.tiers))
         surcharge = 0.0 if share is None else self._surcharge(share, mu, by_share, prediction.fallback)
-        choice = rules.choose(self._names, scores, eligible, who, surcharge=surcharge)
+        choice = rules.choose(self._names, scores.tolist(), eligible, who, surcharge=surcharge)
         tier = self.tiers[choice.tier]
         return Decision(
             id=f"dec-{uuid.uuid4().hex}",

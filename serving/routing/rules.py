@@ -5,9 +5,6 @@ import threading
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from serving.attribution import Attribution, Pin
 from serving.routing.cap import TopCap
 from serving.routing.sessions import Kept, Sessions
@@ -55,15 +52,15 @@ class Rules:
     def choose(
         self,
         names: Sequence[str],
-        scores: NDArray[np.float64],
-        eligible: NDArray[np.bool_],
+        scores: Sequence[float],
+        eligible: Sequence[bool],
         who: Attribution,
         *,
         surcharge: float = 0.0,
     ) -> Choice:
         """The choice among tiers `names`, cheapest first; at least one is eligible.
 
-        scores: (k,), the policy's. surcharge: what the top tier loses of its score for the cap.
+        scores: the policy's, the highest is best. surcharge: what the top tier loses of its score for the cap.
         """
         pinned = self._pinned(names, eligible, who)
         sessions = self._sessions if pinned is None and who.session_id is not None else None
@@ -92,26 +89,26 @@ class Rules:
         left = self._max_top_share - self._exploration / tiers
         return min(max(left, 0.0) / (1 - self._exploration), 1.0)
 
-    def _pinned(self, names: Sequence[str], eligible: NDArray[np.bool_], who: Attribution) -> int | None:
+    def _pinned(self, names: Sequence[str], eligible: Sequence[bool], who: Attribution) -> int | None:
         """The tier of the first pin that matches, if that tier can take the request."""
         tier = next((pin.tier for pin in self._pins if pin.matches(who)), None)
         return names.index(tier) if tier in names and eligible[names.index(tier)] else None
 
-    def _allowed(self, eligible: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _allowed(self, eligible: Sequence[bool]) -> Sequence[bool]:
         """The eligible tiers, without the top one while the cap is reached, unless no other is eligible."""
-        if self._cap is None or self._cap.open or not eligible[:-1].any():
+        if self._cap is None or self._cap.open or not any(eligible[:-1]):
             return eligible
-        return np.append(eligible[:-1], False)
+        return (*eligible[:-1], False)
 
     def _by_policy(
-        self, scores: NDArray[np.float64], eligible: NDArray[np.bool_], allowed: NDArray[np.bool_], surcharge: float
+        self, scores: Sequence[float], eligible: Sequence[bool], allowed: Sequence[bool], surcharge: float
     ) -> Choice:
-        wanted = int(scores.argmax())
+        wanted = _best(scores, [True] * len(scores))
         possible = _best(scores, eligible)
-        greedy = _best(np.append(scores[:-1], scores[-1] - surcharge), allowed)
+        greedy = _best((*scores[:-1], scores[-1] - surcharge), allowed)
         tier, propensity = greedy, 1.0
         if self._exploration:
-            chances = propensities(greedy, allowed, self._exploration).tolist()
+            chances = propensities(greedy, allowed, self._exploration)
             tier = self._random.choices(range(len(chances)), chances)[0]
             propensity = chances[tier]
         rule: Rule | None = None
@@ -124,19 +121,19 @@ class Rules:
         return Choice(tier, propensity, rule)
 
 
-def propensities(greedy: int, allowed: NDArray[np.bool_], exploration: float) -> NDArray[np.float64]:
-    """The probability of each tier, (k,), summing to one.
+def propensities(greedy: int, allowed: Sequence[bool], exploration: float) -> list[float]:
+    """The probability of each tier, summing to one.
 
     The greedy one, or with probability `exploration` one drawn evenly from those allowed, itself among them.
     """
-    chances = np.where(allowed, exploration / allowed.sum(), 0.0)
+    chances = [able * exploration / sum(allowed) for able in allowed]
     chances[greedy] += 1 - exploration
     return chances
 
 
-def _best(scores: NDArray[np.float64], among: NDArray[np.bool_]) -> int:
+def _best(scores: Sequence[float], among: Sequence[bool]) -> int:
     """Ties go to the cheaper."""
-    return int(np.where(among, scores, -np.inf).argmax())
+    return max((tier for tier, able in enumerate(among) if able), key=scores.__getitem__)
 
 
 NO_RULES = Rules()
