@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     session_ttl_s: float | None = Field(
         None,
         gt=0,
-        description="seconds a session keeps the tier of its first decision after it was last seen; not set: no time",
+        description="seconds a session keeps its tier after it was last seen; not set: every request is decided anew",
     )
     max_sessions: int = Field(100_000, ge=1_000, description="sessions remembered on this machine, 0.1 KB each")
     max_top_share: float | None = Field(
