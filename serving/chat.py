@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from pydantic_core import to_json
+
 from serving.errors import InputError
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -12,6 +14,7 @@ _ROLES = frozenset(get_args(Role))
 _INSTRUCTIONS = frozenset({"system", "developer"})
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 _IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
+_MOST_TOKENS = 10**9  # far above any context window
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,9 @@ class Conversation:
     """The parts of a request that routing reads; the request itself passes through untouched.
 
     `last_user_text` is what the encoder and the cache see: the text of the last user turn, or of the last
-    message with text when no user spoke. Lengths are in characters over all messages.
+    message with text when no user spoke. Lengths are in characters over all messages. `total_bytes` is what a model
+    has to read, in UTF-8: the text, and as JSON the tools, the calls to them and a schema for the answer.
+    `max_output_tokens` is what the request allows the answer, None when it does not say.
     """
 
     last_user_text: str
@@ -30,6 +35,8 @@ class Conversation:
     tools: int = 0
     images: int = 0
     wants_json: bool = False
+    total_bytes: int = 0
+    max_output_tokens: int | None = None
 
 
 def read_conversation(
@@ -38,12 +45,14 @@ def read_conversation(
     prompt: object = None,
     tools: object = None,
     response_format: object = None,
+    max_tokens: object = None,
+    max_completion_tokens: object = None,
 ) -> Conversation:
     """The conversation in `messages`, or in `prompt` as a single user turn.
 
     messages: a list in OpenAI's chat form; content is text, a list of parts, or null beside tool calls.
     Raises InputError naming the field when neither or both are given, a type or role is wrong, nothing is
-    there to read, or a text holds a NUL or a lone surrogate.
+    there to read, a text holds a NUL or a lone surrogate, or a limit of tokens is no such number.
     """
     if (messages is None) == (prompt is None):
         raise InputError("give exactly one of `messages` and `prompt`", where="request")
@@ -70,6 +79,13 @@ def read_conversation(
         tools=_tool_count(tools),
         images=images,
         wants_json=_wants_json(response_format),
+        total_bytes=sum(turn.bytes for turn in turns)
+        + _json_bytes(tools, "tools")
+        + _json_bytes(response_format, "response_format"),
+        max_output_tokens=max(
+            _token_limit(max_tokens, "max_tokens"), _token_limit(max_completion_tokens, "max_completion_tokens")
+        )
+        or None,
     )
 
 
@@ -78,6 +94,7 @@ class _Turn:
     role: str
     text: str
     images: int
+    bytes: int
 
 
 def _turn(message: object, where: str) -> _Turn:
@@ -90,15 +107,19 @@ def _turn(message: object, where: str) -> _Turn:
     content = message.get("content")
     field = where if where == "prompt" else f"{where}.content"
     if isinstance(content, str):
-        return _Turn(role, _checked_text(content, field), 0)
-    if isinstance(content, list):
-        return _turn_of_parts(role, content, field)
-    if content is None and role == "assistant":  # a turn that only calls tools
-        return _Turn(role, "", 0)
-    raise InputError(f"must be text or a list of content parts, not {_shown(content)}", where=field)
+        text, images = _checked_text(content, field), 0
+    elif isinstance(content, list):
+        text, images = _read_parts(content, field)
+    elif content is None and role == "assistant":  # a turn that only calls tools
+        text, images = "", 0
+    else:
+        raise InputError(f"must be text or a list of content parts, not {_shown(content)}", where=field)
+    rest = {key: value for key, value in message.items() if key not in ("role", "content")}  # calls of tools, a name
+    return _Turn(role, text, images, _utf8_bytes(text) + _json_bytes(rest, where))
 
 
-def _turn_of_parts(role: str, parts: Sequence[object], where: str) -> _Turn:
+def _read_parts(parts: Sequence[object], where: str) -> tuple[str, int]:
+    """The text of content parts, and how many of them are images."""
     texts: list[str] = []
     images = 0
     for i, part in enumerate(parts):
@@ -112,7 +133,7 @@ def _turn_of_parts(role: str, parts: Sequence[object], where: str) -> _Turn:
             texts.append(_checked_text(text, f"{where}[{i}].text"))
         elif kind in _IMAGE_PARTS:
             images += 1
-    return _Turn(role, "\n".join(texts), images)
+    return "\n".join(texts), images
 
 
 def _checked_text(text: str, where: str) -> str:
@@ -141,6 +162,28 @@ def _wants_json(response_format: object) -> bool:
     if not isinstance(response_format, Mapping):
         raise InputError(f"must be an object, not {_shown(response_format)}", where="response_format")
     return response_format.get("type") in ("json_object", "json_schema")
+
+
+def _token_limit(value: object, where: str) -> int:
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_TOKENS:
+        raise InputError(f"must be a whole number from 1 to {_MOST_TOKENS:,}, not {_shown(value)[:40]}", where=where)
+    return value
+
+
+def _utf8_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _json_bytes(value: object, where: str) -> int:
+    """Size of a value as compact JSON, 0 where nothing is given."""
+    if not value:
+        return 0
+    try:
+        return len(to_json(value))
+    except ValueError:
+        raise InputError("holds a lone surrogate or is nested too deeply to be sent", where=where) from None
 
 
 def _shown(value: object) -> str:

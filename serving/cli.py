@@ -29,11 +29,19 @@ def serve(host: str | None, port: int | None) -> None:
 @click.command()
 @click.argument("text")
 @click.option("--policy", help="quality:TARGET, share:MAX_SHARE or value:USD.")
-def route(text: str, policy: str | None) -> None:
-    """Decide for one prompt, without a server; prints JSON. TEXT `-` reads stdin."""
+@click.option("--team", help="Who asks, for pins.")
+@click.option("--feature", help="What for, for pins.")
+@click.option("--task", help="Kind of task, for pins.")
+def route(text: str, policy: str | None, team: str | None, feature: str | None, task: str | None) -> None:
+    """Decide for one prompt, without a server; prints JSON. TEXT `-` reads stdin.
+
+    As the service would for the first request of a session, without exploration.
+    """
+    from serving.attribution import Attribution
     from serving.chat import read_conversation
     from serving.routing.policy import DEFAULT_POLICY, Policy
     from serving.routing.promoted import PromotedRouter
+    from serving.routing.rules import Rules
 
     settings = read_settings()
     default = Policy.parse(settings.policy, default=DEFAULT_POLICY)
@@ -42,11 +50,13 @@ def route(text: str, policy: str | None) -> None:
     except InputError as error:
         raise click.BadParameter(str(error), param_hint="--policy") from None
     conversation = read_conversation(prompt=_stdin() if text == "-" else text)
-    promoted = PromotedRouter(settings.home, tiers=settings.ladder, policy=default, memo_size=1)
+    promoted = PromotedRouter(settings.home, tiers=settings.ladder, policy=default, pins=settings.pins, memo_size=1)
     promoted.refresh()
     if promoted.problem:
         click.echo(f"tierwise: {promoted.problem}", err=True)
-    click.echo(promoted.router.decide(conversation, asked).model_dump_json())
+    who = Attribution(team or None, feature or None, task or None)
+    rules = Rules(pins=settings.pins, max_top_share=settings.max_top_share)
+    click.echo(promoted.router.decide(conversation, asked, who, rules).model_dump_json())
 
 
 def _stdin() -> str:
@@ -67,7 +77,7 @@ def _check(settings: Settings) -> None:
 
     policy = Policy.parse(settings.policy, default=DEFAULT_POLICY)
     if is_promoted(settings.home):
-        check_settings(settings.home, settings.ladder, policy)
+        check_settings(settings.home, settings.ladder, policy, settings.pins)
     else:
         click.echo("no router is promoted yet, so features alone decide; run: tierwise train --promote", err=True)
     with socket.socket() as probe:  # before BentoML empties the folder of another server's metrics

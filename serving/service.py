@@ -13,6 +13,8 @@ from serving.http.app import build_app
 from serving.http.metrics import Metrics
 from serving.routing.policy import DEFAULT_POLICY, Policy
 from serving.routing.promoted import PromotedRouter
+from serving.routing.rules import Rules
+from serving.routing.sessions import Sessions
 from serving.settings import Settings, read_settings
 
 
@@ -29,8 +31,29 @@ def router_home(settings: Settings) -> Path:
 def _application(settings: Settings) -> Starlette:
     policy = Policy.parse(settings.policy, default=DEFAULT_POLICY)
     home = router_home(settings)
-    promoted = PromotedRouter(home, tiers=settings.ladder, policy=policy, memo_size=settings.memo_size)
-    return build_app(settings, promoted, policy, Metrics())
+    promoted = PromotedRouter(
+        home, tiers=settings.ladder, policy=policy, pins=settings.pins, memo_size=settings.memo_size
+    )
+    metrics = Metrics()
+    return build_app(settings, promoted, policy, metrics, _rules(settings, metrics))
+
+
+def _rules(settings: Settings, metrics: Metrics) -> Rules:
+    sessions = None
+    if settings.session_ttl_s is not None:
+        sessions = Sessions(
+            settings.home / "sessions.db",
+            ttl_s=settings.session_ttl_s,
+            most=settings.max_sessions,
+            on_failure=metrics.session_failures.inc,
+        )
+    return Rules(
+        pins=settings.pins,
+        sessions=sessions,
+        max_top_share=settings.max_top_share,
+        top_burst=settings.top_burst,
+        exploration=settings.exploration,
+    )
 
 
 try:

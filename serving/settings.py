@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -12,6 +12,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from serving.attribution import Pin, pinned_elsewhere
 from serving.errors import ConfigurationError
 from serving.tiers import Tier, TierEntry
 
@@ -30,7 +31,25 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=64, description="worker processes, each with its own copy of the router")
     policy: str = Field("quality:0.95", description="policy of a request that names none")
     tiers: tuple[TierEntry, ...] | None = Field(
-        None, min_length=2, description="models and prices per tier, cheapest first"
+        None, min_length=2, description="models, prices and capabilities per tier, cheapest first"
+    )
+    pins: tuple[Pin, ...] = Field(
+        (), description="tiers for all requests of a team, feature or task, where they can take them; first match wins"
+    )
+    session_ttl_s: float | None = Field(
+        None,
+        gt=0,
+        description="seconds a session keeps its tier after it was last seen; not set: every request is decided anew",
+    )
+    max_sessions: int = Field(100_000, ge=1_000, description="sessions remembered on this machine, 0.1 KB each")
+    max_top_share: float | None = Field(
+        None, ge=0, le=1, description="largest share of decisions that go to the top tier by choice, under any policy"
+    )
+    top_burst: int = Field(
+        20, ge=1, description="decisions per worker by which a run may go over max_top_share of its length"
+    )
+    exploration: float = Field(
+        0.0, ge=0, lt=1, description="share of decisions drawn evenly from the tiers allowed, to learn what they can do"
     )
     memo_size: int = Field(10_000, ge=1, description="embeddings of recent prompts kept per worker, 1.5 KB each")
     max_request_bytes: int = Field(1_000_000, ge=1_000, description="largest body of one request")
@@ -56,6 +75,14 @@ class Settings(BaseSettings):
         if len(set(names)) < len(names):
             raise ValueError("name a tier twice")
         return tiers
+
+    @field_validator("pins")
+    @classmethod
+    def _pins_are_to_tiers(cls, pins: tuple[Pin, ...], info: ValidationInfo) -> tuple[Pin, ...]:
+        tiers: tuple[TierEntry, ...] | None = info.data.get("tiers")
+        if tiers and (wrong := pinned_elsewhere(pins, [tier.name for tier in tiers])):
+            raise ValueError(wrong)
+        return pins
 
     @property
     def ladder(self) -> tuple[Tier, ...] | None:

@@ -1,4 +1,4 @@
-"""What a tier is: its name, the models in it, and what a token of it costs."""
+"""What a tier is: its name, the models in it, what they can take, and what a token of it costs."""
 
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Self
@@ -34,16 +34,25 @@ UsdPerMtok = Annotated[int | None, BeforeValidator(_price_in_pico)]
 TierName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
 
 
-class Tier(BaseModel):
-    """One rung of the ladder. Decisions name `models[0]`; the others are its equals, for retries and labels.
-
-    Prices are integer pico-USD per token; None means unknown, which is not free.
-    """
+class _Unpriced(BaseModel):
+    """What a tier is in either form. A capability is one of all its models; None means unknown, assumed able."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: TierName
     models: tuple[str, ...] = Field(min_length=1)
+    context_window: int | None = Field(default=None, ge=1, description="tokens of request and answer together")
+    tools: bool | None = Field(default=None, description="whether it can call tools")
+    vision: bool | None = Field(default=None, description="whether it can read images")
+    json_mode: bool | None = Field(default=None, description="whether it can answer in JSON mode or to a schema")
+
+
+class Tier(_Unpriced):
+    """One rung of the ladder. Decisions name `models[0]`; the others are its equals, for retries and labels.
+
+    Prices are integer pico-USD per token; None means unknown, which is not free.
+    """
+
     input_pico_usd: int | None = Field(default=None, ge=0)
     output_pico_usd: int | None = Field(default=None, ge=0)
 
@@ -53,13 +62,9 @@ class Tier(BaseModel):
         return self.input_pico_usd is not None and self.output_pico_usd is not None
 
 
-class TierEntry(BaseModel):
+class TierEntry(_Unpriced):
     """A tier as a user writes it in a ladder file or in the settings, priced in USD per million tokens."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: TierName
-    models: tuple[str, ...] = Field(min_length=1)
     usd_per_mtok_in: UsdPerMtok = None
     usd_per_mtok_out: UsdPerMtok = None
 
@@ -72,8 +77,7 @@ class TierEntry(BaseModel):
     def tier(self) -> Tier:
         """As a rung of the ladder."""
         return Tier(
-            name=self.name,
-            models=self.models,
+            **{name: getattr(self, name) for name in _Unpriced.model_fields},
             input_pico_usd=self.usd_per_mtok_in,
             output_pico_usd=self.usd_per_mtok_out,
         )

@@ -39,6 +39,16 @@ def test_a_reloaded_bundle_predicts_exactly_what_it_predicted(folder: Path, orig
     np.testing.assert_array_equal(first.output_tokens, again.output_tokens)
 
 
+def test_a_bundle_from_before_tiers_had_capabilities_is_read(folder: Path) -> None:
+    path = folder / "bundle.json"
+    manifest = json.loads(path.read_text())
+    for tier in manifest["tiers"]:
+        for name in ("context_window", "tools", "vision", "json_mode"):
+            del tier[name]
+    path.write_text(json.dumps(manifest))
+    assert [tier.vision for tier in read_bundle(folder).tiers] == [None, None, None]
+
+
 def test_a_trained_bundle_tells_easy_from_hard(original: tuple[Path, Bundle]) -> None:
     easy = classifier(original[1]).predict(read_conversation(prompt="Question 1: prove it carefully, "))
     hard = classifier(original[1]).predict(read_conversation(prompt="Question 1: " + "prove it carefully, " * 20))

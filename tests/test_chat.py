@@ -60,6 +60,13 @@ def test_a_system_message_alone_is_routed_by_its_own_text() -> None:
         ({"prompt": "a\ud800b"}, "prompt"),
         ({"prompt": "x", "tools": {}}, "tools"),
         ({"prompt": "x", "response_format": "json"}, "response_format"),
+        ({"prompt": "x", "tools": ["\ud800"]}, "tools"),
+        ({"messages": [{"role": "user", "content": "x", "name": "\ud800"}]}, "messages[0]"),
+        ({"prompt": "x", "max_tokens": "many"}, "max_tokens"),
+        ({"prompt": "x", "max_tokens": True}, "max_tokens"),
+        ({"prompt": "x", "max_tokens": 1.5}, "max_tokens"),
+        ({"prompt": "x", "max_tokens": 10**4200}, "max_tokens"),
+        ({"prompt": "x", "max_completion_tokens": 0}, "max_completion_tokens"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(request_fields: dict[str, object], where: str) -> None:

@@ -144,6 +144,25 @@ def test_the_policy_of_a_decision_can_be_chosen() -> None:
     assert one_object(run("route", text, "--policy", "value:100"))["tier"] != "economy"
 
 
+@pytest.mark.usefixtures("trained")
+def test_a_decision_for_a_pinned_team_names_its_tier() -> None:
+    Path("tierwise.toml").write_text('[[pins]]\nteam = "search"\ntier = "standard"\n')
+    pinned = one_object(run("route", "hello", "--team", "search"))
+    assert (pinned["tier"], pinned["reason"]) == ("standard", "pinned")
+    assert one_object(run("route", "hello", "--team", "sales"))["reason"] in ("policy", "target_refused")
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_decision_leaves_no_trace_of_a_session_and_never_explores(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIERWISE_EXPLORATION", "0.99")
+    monkeypatch.setenv("TIERWISE_SESSION_TTL_S", "60")
+    decisions = [one_object(run("route", "hello")) for _ in range(4)]
+    assert {decision["propensity"] for decision in decisions} == {1.0}
+    assert not (trained / "sessions.db").exists()
+
+
 @pytest.mark.usefixtures("state")
 def test_without_a_promoted_router_a_decision_is_a_fallback_and_stderr_says_why() -> None:
     result = run("route", "hello")
@@ -162,7 +181,7 @@ def test_a_prompt_that_is_no_text_is_refused(stdin: str | bytes) -> None:
 def test_an_unknown_variable_is_named(command: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIERWISE_POLCIY", "quality:0.9")
     said = failed(run(*command))
-    assert "Error: TIERWISE_POLCIY is not a setting; known: TIERWISE_HOME, " in said
+    assert "Error: TIERWISE_POLCIY is not a setting; known: TIERWISE_EXPLORATION, TIERWISE_HOME, " in said
 
 
 @pytest.mark.parametrize(
@@ -170,6 +189,8 @@ def test_an_unknown_variable_is_named(command: Sequence[str], monkeypatch: pytes
     [
         ("TIERWISE_PORT", "x", "port"), ("TIERWISE_WORKERS", "0", "workers"), ("TIERWISE_TIERS", "[", "tiers"),
         ("TIERWISE_MEMO_SIZE", "-1", "memo_size"), ("TIERWISE_POLICY", "cheap", "policy"),
+        ("TIERWISE_EXPLORATION", "1", "exploration"), ("TIERWISE_MAX_TOP_SHARE", "1.5", "max_top_share"),
+        ("TIERWISE_SESSION_TTL_S", "0", "session_ttl_s"), ("TIERWISE_PINS", '[{"tier": "economy"}]', "pins.0"),
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("state")
@@ -277,6 +298,19 @@ def test_serve_refuses_a_target_that_the_promoted_router_was_not_calibrated_for(
 ) -> None:
     monkeypatch.setenv("TIERWISE_POLICY", "quality:0.97")
     assert "not calibrated for the target 0.97; it has 0.9, 0.95, 0.98, 0.99" in failed(run("serve"))
+
+
+@pytest.mark.usefixtures("trained")
+def test_serve_refuses_a_pin_to_a_tier_that_the_promoted_router_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIERWISE_PINS", '[{"team": "search", "tier": "gold"}]')
+    assert "pins: there is no tier 'gold' to pin to; there are economy, standard, premium" in failed(run("serve"))
+
+
+@pytest.mark.usefixtures("state")
+def test_serve_refuses_a_pin_to_a_tier_that_the_settings_have_not() -> None:
+    tiers = "".join(f'[[tiers]]\nname = "{name}"\nmodels = ["m"]\n' for name in ("low", "high"))
+    Path("tierwise.toml").write_text(f'{tiers}[[pins]]\nteam = "search"\ntier = "gold"\n')
+    assert "there is no tier 'gold' to pin to; there are low, high" in failed(run("serve"))
 
 
 @pytest.mark.usefixtures("trained")

@@ -171,6 +171,10 @@ def test_of_a_key_given_twice_the_last_counts(client: Client) -> None:
         ({"prompt": "a", "tools": "search"}, "tools"),
         ({"prompt": "a", "response_format": "json"}, "response_format"),
         ({"prompt": "a", "response_format": []}, "response_format"),
+        ({"prompt": "a", "metadata": [1]}, "metadata"),
+        ({"prompt": "a", "metadata": {"session_id": 7}}, "metadata.session_id"),
+        ({"prompt": "a", "max_tokens": "all"}, "max_tokens"),
+        ({"prompt": "a", "max_completion_tokens": -1}, "max_completion_tokens"),
         ({"prompt": "a", "policy": "cheap"}, "policy"),
         ({"prompt": "a", "policy": ["quality"]}, "policy"),
         ({"prompt": "a", "policy": {"name": {}}}, "policy"),
@@ -208,7 +212,7 @@ def test_a_body_that_is_no_json_object_is_refused(client: Client, body: bytes) -
     "extra",
     [
         {"response_format": {"type": []}}, {"response_format": {"type": {}}}, {"response_format": {}},
-        {"tools": [None, 7]}, {"metadata": [1]}, {"n": 10**300}, {"n": 10**4000}, {"n": -1e308}, {"": {"": ""}},
+        {"tools": [None, 7]}, {"metadata": {"x": [1]}}, {"n": 10**300}, {"n": 10**4000}, {"n": -1e308}, {"": {"": ""}},
     ],
     ids=lambda extra: str(extra)[:30],
 )  # fmt: skip
@@ -287,6 +291,8 @@ requests = st.fixed_dictionaries(
         "messages": st.lists(messages, max_size=3) | json_values,
         "tools": json_values,
         "response_format": json_values | st.fixed_dictionaries({"type": json_values}),
+        "max_tokens": json_values,
+        "metadata": json_values | st.dictionaries(st.sampled_from(["team", "session_id"]), json_values),
         "policy": policies,
     },
 )

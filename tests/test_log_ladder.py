@@ -71,6 +71,26 @@ def test_a_ladder_is_read_from_toml(tmp_path):
     assert ladder.tiers[0].input_pico_usd == 100_000
 
 
+def test_a_ladder_file_says_what_a_tier_can_take(tmp_path):
+    path = written(
+        tmp_path,
+        '{"tiers": [{"name": "economy", "models": ["small"], "context_window": 8000, "vision": false},'
+        '{"name": "premium", "models": ["big"], "tools": true, "json_mode": true}]}',
+    )
+
+    economy, premium = read_ladder(path).tiers
+
+    assert (economy.context_window, economy.tools, economy.vision, economy.json_mode) == (8000, None, False, None)
+    assert (premium.context_window, premium.tools, premium.vision, premium.json_mode) == (None, True, None, True)
+
+
+def test_a_context_window_of_no_tokens_is_refused(tmp_path):
+    path = written(tmp_path, '{"tiers": [{"name": "economy", "models": ["small"], "context_window": 0}]}')
+
+    with pytest.raises(InputError, match=r"tiers\[?\.?0.*context_window"):
+        read_ladder(path)
+
+
 def test_a_file_of_several_ladders_gives_that_of_the_table(tmp_path):
     path = written(tmp_path, TABLES)
 

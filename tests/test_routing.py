@@ -1,26 +1,34 @@
 """Policies, decisions, and which router serves."""
 
+import gc
+import itertools
 import json
+import random
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.chat import read_conversation
+from serving.attribution import NOBODY, Attribution, Pin
+from serving.chat import Conversation, read_conversation
 from serving.classifier.bundle import Bundle, Threshold, read_bundle, write_bundle
 from serving.classifier.classifier import Classifier
 from serving.classifier.encoder import EmbeddingMemo
 from serving.errors import BundleError, InputError
+from serving.routing.costs import expected_costs
 from serving.routing.policy import DEFAULT_POLICY, Policy
 from serving.routing.promoted import Pointer, PromotedRouter
 from serving.routing.router import Router
+from serving.routing.rules import Rules
 from tests.factories import TIERS, FakeEncoder, fake_home, point, put_in_service
 from training.fitting.router import without_encoder
 
 EASY = read_conversation(prompt="Question 1: prove it carefully, ")
+JSON = {"type": "json_object"}
 HARD = read_conversation(prompt="Question 1: " + "prove it carefully, " * 20)
 
 
@@ -87,6 +95,11 @@ def test_other_prices_choose_the_thresholds_again(bundle: Bundle) -> None:
     assert after.mu == pytest.approx(before.mu / 10, rel=1e-6)
 
 
+def test_other_capabilities_leave_the_thresholds_as_they_are(bundle: Bundle) -> None:
+    tiers = tuple(tier.model_copy(update={"models": ("other",), "context_window": 8000}) for tier in TIERS)
+    assert router(bundle, tiers=tiers).thresholds is bundle.manifest.thresholds
+
+
 def test_other_tiers_are_refused(bundle: Bundle) -> None:
     with pytest.raises(BundleError, match="trained for tiers economy, standard, premium; the settings have economy"):
         router(bundle, tiers=TIERS[:2])
@@ -101,14 +114,95 @@ def test_the_features_alone_fit_any_ladder_by_position(bundle: Bundle, tmp_path:
     assert set(decision.probabilities) == {"low", "high"}
 
 
-@given(seed=st.integers(0, 1000))
-def test_expected_cost_never_grows_with_mu(seed: int) -> None:
-    from serving.routing.promise import choose
+def hard_or_easy(i: int) -> Conversation:
+    return read_conversation(prompt=f"Question {i}: " + "prove it carefully, " * (20 if i % 2 else 1))
 
-    rng = np.random.default_rng(seed)
-    proba, costs = rng.random((50, 4)), rng.random((50, 4))
-    spent = [costs[np.arange(50), choose(proba, costs, mu)].sum() for mu in np.linspace(0, 5, 20)]
-    assert np.all(np.diff(spent) <= 1e-12)
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    i=st.integers(0, 200),
+    usd=st.lists(st.floats(1e-6, 100), min_size=2, max_size=6),
+    windows=st.lists(st.none() | st.integers(1, 500), min_size=3, max_size=3).filter(lambda given: None in given),
+)
+def test_expected_cost_never_grows_with_mu_among_the_tiers_that_can_take_a_prompt(
+    bundle: Bundle, i: int, usd: list[float], windows: list[int | None]
+) -> None:
+    tiers = tuple(
+        tier.model_copy(update={"context_window": window}) for tier, window in zip(TIERS, windows, strict=True)
+    )
+    one, conversation = router(bundle, tiers=tiers), hard_or_easy(i)
+    decisions = [one.decide(conversation, Policy("value", worth)) for worth in sorted(usd, reverse=True)]
+    assert [d.threshold for d in decisions] == sorted(d.threshold for d in decisions)
+    costs = [d.expected_cost_usd for d in decisions]
+    assert all(later is not None and now is not None and later <= now for now, later in itertools.pairwise(costs))
+
+
+def test_a_tier_that_cannot_take_the_conversation_is_not_chosen_and_the_reason_says_so(bundle: Bundle) -> None:
+    blind = tuple(tier.model_copy(update={"json_mode": tier.name != "premium"}) for tier in TIERS)
+    conversation = read_conversation(prompt="Question 1: " + "prove it carefully, " * 20, response_format=JSON)
+    decision = router(bundle, tiers=blind).decide(conversation, Policy("value", 100))
+    assert (decision.tier, decision.reason) == ("standard", "eligibility")
+    assert router(bundle, tiers=blind).decide(HARD, Policy("value", 100)).tier == "premium"
+
+
+def test_a_conversation_that_no_tier_can_take_is_refused_before_it_is_embedded(bundle: Bundle) -> None:
+    encoder = FakeEncoder()
+    blind = tuple(tier.model_copy(update={"json_mode": False}) for tier in TIERS)
+    one = Router(Classifier(bundle, EmbeddingMemo(encoder, 10)), "7", tiers=blind)
+    with pytest.raises(InputError, match="it needs JSON mode; economy lacks JSON mode;"):
+        one.decide(read_conversation(prompt="hello", response_format=JSON))
+    assert encoder.calls == 0
+
+
+@pytest.mark.parametrize("policy", [Policy("value", 100), Policy("share", 0.9)])
+def test_a_cap_leaves_the_top_to_the_prompts_that_gain_most_by_it(bundle: Bundle, policy: Policy) -> None:
+    one, calibration = router(bundle), bundle.calibration
+    mu = one._mu(policy, fallback=False)[0]
+    costs = np.eye(3)[-1] if policy.name == "share" else expected_costs(
+        TIERS, calibration.input_tokens, calibration.predicted.output_tokens
+    )  # fmt: skip
+    scores = calibration.predicted.proba - mu * costs
+    gain = scores[:, 2] - scores[:, :2].max(axis=1)
+    surcharge = one._surcharge(0.1, mu, policy.name == "share", False)
+    kept = gain > surcharge
+    assert 0 < kept.mean() <= 0.1
+    assert np.mean(gain >= surcharge) > 0.1  # none larger would do
+    assert (gain > 0).mean() > 0.3
+
+
+def test_a_decision_kept_from_the_top_by_a_cap_says_so(bundle: Bundle) -> None:
+    decision = router(bundle).decide(HARD, Policy("value", 100), rules=Rules(max_top_share=0.0))
+    assert (decision.tier, decision.reason) == ("standard", "capped")
+
+
+def test_a_pin_and_its_reason_stand_above_a_fallback(bundle: Bundle, tmp_path: Path) -> None:
+    alone = Classifier(write_bundle(tmp_path / "x", without_encoder(bundle)), None)
+    rules = Rules(pins=[Pin(team="search", tier="standard")], exploration=0.9, generator=random.Random(3))
+    one = Router(alone, "7")
+    pinned = one.decide(HARD, who=Attribution(team="search"), rules=rules)
+    assert (pinned.tier, pinned.reason, pinned.propensity) == ("standard", "pinned", 1.0)
+    assert {one.decide(HARD, who=NOBODY, rules=rules).reason for _ in range(10)} == {"fallback"}
+
+
+def test_an_explored_decision_carries_its_propensity(bundle: Bundle) -> None:
+    rules = Rules(exploration=0.3, generator=random.Random(3))
+    decisions = [router(bundle).decide(EASY, Policy("value", 1e-6), rules=rules) for _ in range(60)]
+    assert {(d.tier, d.reason, round(d.propensity, 9)) for d in decisions} == {
+        ("economy", "policy", 0.8), ("standard", "exploration", 0.1), ("premium", "exploration", 0.1)
+    }  # fmt: skip
+
+
+def test_a_router_that_was_swapped_out_is_freed_without_the_collector(bundle: Bundle) -> None:
+    """The service freezes what it has loaded: a cycle in it would never be collected."""
+    one = router(bundle)
+    one.decide(HARD, rules=Rules(max_top_share=0.1))
+    gone = weakref.ref(one)
+    gc.disable()
+    try:
+        del one
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
@@ -209,6 +303,13 @@ def test_without_its_encoder_a_first_router_serves_from_features(
     assert promoted.problem is not None
     decision = promoted.router.decide(EASY)
     assert (decision.reason, decision.router[:2]) == ("fallback", "1@")
+
+
+def test_a_router_without_a_pinned_tier_is_refused(home: Path, bundle: Bundle) -> None:
+    promoted = PromotedRouter(home, pins=[Pin(team="search", tier="gold")])
+    put_in_service(home, bundle, "1")
+    assert promoted.refresh() is False
+    assert "there is no tier 'gold' to pin to; there are economy, standard, premium" in str(promoted.problem)
 
 
 def test_the_pointer_is_plain_json(home: Path, bundle: Bundle) -> None:

@@ -227,6 +227,23 @@ def test_before_any_promotion_it_answers_from_features_then_follows_the_first_an
             running.client.get("/readyz")
 
 
+def test_two_workers_share_sessions(tmp_path: Path, home: Path) -> None:
+    own = shutil.copytree(home, tmp_path / "state")
+    with server.serving(own, tmp_path, TIERWISE_WORKERS="2", TIERWISE_SESSION_TTL_S="60") as running:
+        first = running.client.post("/route", json=in_session("value:100")).json()
+        assert first["reason"] == "policy"
+        for _ in range(20):  # each on a connection of its own, which either worker may take
+            with httpx.Client(base_url=running.client.base_url, timeout=30, trust_env=False) as client:
+                again = client.post("/route", json=in_session("value:0.0000001")).json()
+            assert (again["tier"], again["reason"]) == (first["tier"], "sticky")
+        assert sample(running, "tierwise_session_failures_total") == 0
+    assert all(b"xylophone" not in path.read_bytes() for path in own.glob("sessions.db*"))
+
+
+def in_session(policy: str) -> dict[str, object]:
+    return {"prompt": "prove it carefully", "policy": policy, "metadata": {"session_id": "xylophone-4711"}}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -234,8 +251,10 @@ def test_before_any_promotion_it_answers_from_features_then_follows_the_first_an
         ({"TIERWISE_WORKERS": "none"}, "workers: "),
         ({"TIERWISE_POLICY": "cheap"}, "policy: 'cheap' is not a policy"),
         ({"TIERWISE_MAX_REQUEST_BYTES": "1"}, "max_request_bytes: "),
+        ({"TIERWISE_EXPLORATION": "2"}, "exploration: "),
+        ({"TIERWISE_PINS": '[{"tier": "economy"}]'}, "name a team, a feature or a task"),
     ],
-    ids=["unknown", "wrong type", "policy", "too small"],
+    ids=["unknown", "wrong type", "policy", "too small", "exploration", "a pin for nobody"],
 )
 def test_a_wrong_setting_ends_it_at_once_with_a_message(tmp_path: Path, settings: dict[str, str], message: str) -> None:
     result = subprocess.run(

@@ -21,6 +21,7 @@ from serving.http.metrics import CountRequests, Metrics, metrics_route
 from serving.http.status import status_route
 from serving.routing.policy import Policy
 from serving.routing.promoted import PromotedRouter
+from serving.routing.rules import NO_RULES, Rules
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -29,9 +30,11 @@ _LOOK_EVERY_S: Final = 1.0
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 
-def build_app(settings: Settings, promoted: PromotedRouter, policy: Policy, metrics: Metrics) -> Starlette:
+def build_app(
+    settings: Settings, promoted: PromotedRouter, policy: Policy, metrics: Metrics, rules: Rules = NO_RULES
+) -> Starlette:
     """The application over `promoted`; `policy` is that of requests that name none."""
-    decisions = Decisions(promoted, settings, policy, metrics)
+    decisions = Decisions(promoted, settings, policy, metrics, rules)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from serving.attribution import Attribution, read_attribution
 from serving.chat import Conversation, read_conversation
 from serving.errors import InputError
 from serving.http.errors import BodyTooLarge, error_object
@@ -17,6 +18,7 @@ from serving.http.metrics import Metrics
 from serving.routing.policy import Policy
 from serving.routing.promoted import PromotedRouter
 from serving.routing.router import Decision, Router
+from serving.routing.rules import Rules
 from serving.settings import Settings
 
 _JSON: Final = "application/json"
@@ -28,11 +30,14 @@ costs 0.35 ms of every request. Measured with `python -m tests.benchmarks servic
 class Decisions:
     """Handlers of `/route` and `/route/batch`."""
 
-    def __init__(self, promoted: PromotedRouter, settings: Settings, default_policy: Policy, metrics: Metrics) -> None:
+    def __init__(
+        self, promoted: PromotedRouter, settings: Settings, default_policy: Policy, metrics: Metrics, rules: Rules
+    ) -> None:
         self._promoted = promoted
         self._settings = settings
         self._default_policy = default_policy
         self._metrics = metrics
+        self._rules = rules
         # For longer texts and batches. The encoder computes outside the interpreter's lock, so health checks and
         # other prompts are answered meanwhile; a second thread would only make both slower on the worker's core.
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="encoder")
@@ -67,28 +72,31 @@ class Decisions:
 
     def _decide_or_error(self, item: object, index: int, router: Router) -> dict[str, object]:
         try:
-            conversation, policy = self._read(_object(item, where=None))
-            return self._counted(router.decide(conversation, policy)).model_dump()
+            asked = self._read(_object(item, where=None))
+            return self._counted(router.decide(*asked, self._rules)).model_dump()
         except InputError as error:
             where = f"requests[{index}]" + (f".{error.where}" if error.where else "")
             return {"error": error_object(str(error), "invalid_request_error", where)}
 
     async def _decide(self, payload: dict[str, object], router: Router) -> Decision:
-        conversation, policy = self._read(payload)
+        asked = conversation, _, _ = self._read(payload)
         quick = len(conversation.last_user_text) <= _QUICK_CHARS or router.classifier.remembers(conversation)
         if quick:
-            return self._counted(router.decide(conversation, policy))
+            return self._counted(router.decide(*asked, self._rules))
         loop = asyncio.get_running_loop()
-        return self._counted(await loop.run_in_executor(self._encoding, router.decide, conversation, policy))
+        return self._counted(await loop.run_in_executor(self._encoding, router.decide, *asked, self._rules))
 
-    def _read(self, payload: dict[str, object]) -> tuple[Conversation, Policy]:
+    def _read(self, payload: dict[str, object]) -> tuple[Conversation, Policy, Attribution]:
         conversation = read_conversation(
             messages=payload.get("messages"),
             prompt=payload.get("prompt"),
             tools=payload.get("tools"),
             response_format=payload.get("response_format"),
+            max_tokens=payload.get("max_tokens"),
+            max_completion_tokens=payload.get("max_completion_tokens"),
         )
-        return conversation, Policy.parse(payload.get("policy"), default=self._default_policy)
+        policy = Policy.parse(payload.get("policy"), default=self._default_policy)
+        return conversation, policy, read_attribution(payload.get("metadata"))
 
     def _counted(self, decision: Decision) -> Decision:
         self._metrics.decisions.labels(tier=decision.tier, reason=decision.reason).inc()

@@ -26,6 +26,7 @@ class Metrics:
         self.requests = Counter("tierwise_requests", "HTTP requests", ["endpoint", "status"])
         self.seconds = Histogram("tierwise_request_seconds", "Time to the end of the answer", ["endpoint"])
         self.decisions = Counter("tierwise_decisions", "Routing decisions", ["tier", "reason"])
+        self.session_failures = Counter("tierwise_session_failures", "Times a session's tier could not be read or kept")
         self.reloads = Counter("tierwise_router_reloads", "Promotions taken over or refused", ["outcome"])
         self.degraded = Gauge(
             "tierwise_router_degraded",

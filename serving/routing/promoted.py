@@ -9,11 +9,13 @@ A folder, `TIERWISE_HOME` or the model inside a bento, holds
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from serving.attribution import Pin, pinned_elsewhere
 from serving.classifier.bundle import Manifest, read_bundle
 from serving.classifier.classifier import Classifier
 from serving.classifier.encoder import EmbeddingMemo, Encoder, EncoderIdentity
@@ -53,7 +55,7 @@ def is_promoted(home: Path) -> bool:
     return (home / "served" / "current.json").exists()
 
 
-def check_settings(home: Path, tiers: tuple[Tier, ...] | None, policy: Policy) -> None:
+def check_settings(home: Path, tiers: tuple[Tier, ...] | None, policy: Policy, pins: Sequence[Pin] = ()) -> None:
     """Raises ConfigurationError when the settings do not fit the promoted router, which would then be refused."""
     pointer = pointed_to(home)
     try:
@@ -64,6 +66,8 @@ def check_settings(home: Path, tiers: tuple[Tier, ...] | None, policy: Policy) -
     if tiers is not None and [tier.name for tier in tiers] != trained:
         given = ", ".join(tier.name for tier in tiers)
         raise ConfigurationError(f"tiers: the promoted router was trained for {', '.join(trained)}, not for {given}")
+    if wrong := pinned_elsewhere(pins, trained):
+        raise ConfigurationError(f"pins: {wrong}")
     targets = [threshold.target for threshold in manifest.thresholds]
     if policy.name == "quality" and not any(math.isclose(policy.parameter, target) for target in targets):
         offered = ", ".join(f"{target:g}" for target in targets)
@@ -96,13 +100,15 @@ class PromotedRouter:
         *,
         tiers: tuple[Tier, ...] | None = None,
         policy: Policy = DEFAULT_POLICY,
+        pins: Sequence[Pin] = (),
         memo_size: int = 10_000,
     ) -> None:
-        """`policy` is that of requests that name none: a router that cannot follow it is refused."""
+        """A router that cannot follow `policy`, that of requests that name none, or the operator's pins is refused."""
         self.home = home
         self.problem: str | None = "the promoted router is not loaded yet"
         self._tiers = tiers
         self._policy = policy
+        self._pins = pins
         self._memo_size = memo_size
         self._memo: EmbeddingMemo | None = None
         self._seen: _Signature | None = None
@@ -143,7 +149,7 @@ class PromotedRouter:
         classifier = Classifier(bundle, memo)
         classifier.check_golden()
         router = Router(classifier, pointer.version, tiers=self._tiers)
-        router.accepts(self._policy)
+        router.accepts(self._policy, self._pins)
         self._memo = memo
         return router, None
 

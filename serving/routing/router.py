@@ -4,33 +4,40 @@ import math
 import time
 import uuid
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from serving.attribution import NOBODY, Attribution, Pin, pinned_elsewhere
 from serving.chat import Conversation
-from serving.classifier.bundle import Predictions, Threshold
+from serving.classifier.bundle import Threshold
 from serving.classifier.classifier import Classifier, Prediction
 from serving.errors import BundleError, InputError
 from serving.routing.costs import expected_costs, priced
+from serving.routing.eligibility import eligible_tiers
 from serving.routing.policy import DEFAULT_POLICY, Policy
-from serving.routing.promise import choose, promised_thresholds
+from serving.routing.promise import promised_thresholds
+from serving.routing.rules import NO_RULES, Rule, Rules
 from serving.tiers import Tier
 
-Reason = Literal["policy", "target_refused", "fallback"]
+Reason = Rule | Literal["fallback", "target_refused", "policy"]
+
+_SURCHARGES: Final = 256  # remembered: one takes some .2 ms, and clients ask for few different policies
 
 
 class Decision(BaseModel):
     """A routing decision.
 
-    reason: `policy` as asked; `target_refused` the router's logs do not carry the target, so the most probable
-    tier was taken; `fallback` no encoder or no promoted router, so features alone decided.
+    reason: the first of these that holds. `pinned` by the settings; `sticky` the tier of the session; `fallback` no
+    encoder or no promoted router, so features alone decided; `exploration` another tier than the best was drawn;
+    `capped` the top tier's share is used up, or goes to harder prompts; `eligibility` the policy's choice could not
+    take the request; `target_refused` the router's logs do not carry the target, so the most probable tier was
+    taken; `policy` as asked.
     threshold: μ, acceptable answers per USD (per step of the ladder when a tier has no price).
     expected_cost_usd: of the chosen tier, null when a price is unknown. propensity: the probability with
-    which this tier was chosen. router: version and digest of the bundle.
+    which this tier was chosen, of a sticky one that of its first decision. router: version and digest of the bundle.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -74,13 +81,15 @@ class Router:
                 f"the router was trained for tiers {', '.join(trained)}; the settings have {', '.join(names)}"
             )
         self._by_position = by_position
+        self._names = names
         self._columns = np.rint(np.linspace(0, len(trained) - 1, len(names))).astype(int)
         self.classifier = classifier
         self.version = version
         self.name = f"{version}@{classifier.bundle.digest[:12]}"
         self._priced = priced(self.tiers)
         self._top_only = np.eye(len(names))[-1]  # what a call costs under `share`
-        unchanged = self.tiers == manifest.tiers
+        self._surcharges: dict[tuple[float, float, bool, bool], float] = {}
+        unchanged = tiers is None or (not by_position and _prices(self.tiers) == _prices(manifest.tiers))
         self.thresholds = manifest.thresholds if unchanged else self._chosen_again(manifest.thresholds)
         self.fallback_thresholds = (
             manifest.fallback_thresholds
@@ -88,38 +97,53 @@ class Router:
             else self._chosen_again(manifest.fallback_thresholds, fallback=True)
         )
 
-    def decide(self, conversation: Conversation, policy: Policy = DEFAULT_POLICY) -> Decision:
-        """The decision for one conversation. Raises InputError when this router cannot follow the policy."""
+    def decide(
+        self,
+        conversation: Conversation,
+        policy: Policy = DEFAULT_POLICY,
+        who: Attribution = NOBODY,
+        rules: Rules = NO_RULES,
+    ) -> Decision:
+        """The decision for one conversation.
+
+        Raises InputError when this router cannot follow the policy, or no tier can take the conversation.
+        """
+        eligible = eligible_tiers(self.tiers, conversation)
         prediction = self.classifier.predict(conversation)
         mu, refused = self._mu(policy, prediction.fallback)
         proba = prediction.proba[self._columns]
         expected = self._costs(prediction)
-        costs = self._top_only if policy.name == "share" else expected
-        chosen = int(choose(proba[None, :], costs[None, :], mu)[0])
-        tier = self.tiers[chosen]
+        by_share = policy.name == "share"
+        scores = proba - mu * (self._top_only if by_share else expected)
+        share = rules.greedy_top_share(len(self.tiers))
+        surcharge = 0.0 if share is None else self._surcharge(share, mu, by_share, prediction.fallback)
+        choice = rules.choose(self._names, scores.tolist(), eligible, who, surcharge=surcharge)
+        tier = self.tiers[choice.tier]
         return Decision(
             id=f"dec-{uuid.uuid4().hex}",
             created=int(time.time()),
             tier=tier.name,
             model=tier.models[0],
-            reason="fallback" if prediction.fallback else "target_refused" if refused else "policy",
+            reason=_reason(choice.rule, fallback=prediction.fallback, refused=refused),
             probabilities={t.name: round(float(p), 6) for t, p in zip(self.tiers, proba, strict=True)},
-            expected_cost_usd=float(expected[chosen]) if self._priced else None,
+            expected_cost_usd=float(expected[choice.tier]) if self._priced else None,
             threshold=mu,
-            propensity=1.0,
+            propensity=choice.propensity,
             router=self.name,
         )
 
-    def accepts(self, policy: Policy) -> None:
-        """Raises InputError when this router cannot follow the policy."""
+    def accepts(self, policy: Policy, pins: Sequence[Pin] = ()) -> None:
+        """Raises InputError when this router cannot follow the policy, BundleError when it lacks a pinned tier."""
         self._mu(policy, fallback=False)
+        if wrong := pinned_elsewhere(pins, self._names):
+            raise BundleError(f"the settings' pins do not fit: {wrong}")
 
     def _mu(self, policy: Policy, fallback: bool) -> tuple[float, bool]:
         match policy.name:
             case "quality":
                 return self._mu_for_target(policy.parameter, fallback)
             case "share":
-                return self._mu_for_share(policy.parameter, fallback), False
+                return self._surcharge(policy.parameter, 0.0, True, fallback), False
             case "value":
                 if not self._priced:
                     raise InputError("needs a price for every tier; set tiers in the settings", where="policy")
@@ -135,26 +159,35 @@ class Router:
         offered = ", ".join(f"{threshold.target:g}" for threshold in thresholds)
         raise InputError(f"{target:g} was not calibrated; this router has {offered}", where="policy.target")
 
-    def _mu_for_share(self, share: float, fallback: bool) -> float:
-        """The smallest μ ≥ 0 that sends at most `share` of the calibration prompts to the top tier."""
-        gaps = self._fallback_gaps if fallback else self._gaps
-        if len(gaps) == 0:
+    def _surcharge(self, share: float, mu: float, by_share: bool, fallback: bool) -> float:
+        """`_least_surcharge`, remembered. In a dict: a cache around the method would make a cycle, and what the
+        service has frozen for the garbage collector is only ever freed by its count of references.
+        """
+        key = share, mu, by_share, fallback
+        found = self._surcharges.get(key)
+        if found is None:
+            found = self._least_surcharge(*key)
+            if len(self._surcharges) >= _SURCHARGES:
+                self._surcharges.clear()
+            self._surcharges[key] = found
+        return found
+
+    def _least_surcharge(self, share: float, mu: float, by_share: bool, fallback: bool) -> float:
+        """What the top tier's score must lose for at most `share` of the calibration prompts to go to it at μ.
+
+        A price on the top tier alone: those who gain most by it keep it, the others get the best below. Raising μ
+        would take from every tier. With μ = 0 this is the μ of `share` (by_share), whose costs are 1 at the top.
+        """
+        calibration = self.classifier.bundle.calibration
+        if len(calibration.input_tokens) == 0:
             return 0.0 if share == 1 else 1.0
+        predicted = calibration.fallback if fallback else calibration.predicted
+        output_tokens = predicted.output_tokens[:, self._columns]
+        costs = self._top_only if by_share else expected_costs(self.tiers, calibration.input_tokens, output_tokens)
+        scores = predicted.proba[:, self._columns] - mu * costs
+        gaps = np.sort(scores[:, -1] - scores[:, :-1].max(axis=1))
         allowed = int(share * len(gaps) + 1e-9)  # .29 × 100 is 28.999… in binary
         return 0.0 if allowed == len(gaps) else max(0.0, float(gaps[len(gaps) - 1 - allowed]))
-
-    @cached_property
-    def _gaps(self) -> NDArray[np.float64]:
-        return self._top_gaps(self.classifier.bundle.calibration.predicted)
-
-    @cached_property
-    def _fallback_gaps(self) -> NDArray[np.float64]:
-        return self._top_gaps(self.classifier.bundle.calibration.fallback)
-
-    def _top_gaps(self, predictions: Predictions) -> NDArray[np.float64]:
-        """P(acceptable) of the top tier over the best below, for each calibration prompt, sorted."""
-        proba = predictions.proba[:, self._columns]
-        return np.sort(np.asarray(proba[:, -1] - proba[:, :-1].max(axis=1), np.float64))
 
     def _costs(self, prediction: Prediction) -> NDArray[np.float64]:
         output_tokens = prediction.output_tokens[self._columns]
@@ -175,3 +208,14 @@ class Router:
             fallback=fallback,
             confidence=thresholds[0].confidence,
         )
+
+
+def _reason(rule: Rule | None, *, fallback: bool, refused: bool) -> Reason:
+    if fallback and rule not in ("pinned", "sticky"):  # those two do not depend on any prediction
+        return "fallback"
+    return rule or ("target_refused" if refused else "policy")
+
+
+def _prices(tiers: Sequence[Tier]) -> list[tuple[int | None, int | None]]:
+    """What thresholds depend on."""
+    return [(tier.input_pico_usd, tier.output_pico_usd) for tier in tiers]

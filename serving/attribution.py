@@ -1,0 +1,69 @@
+"""Who asks: team, feature, task and session, as a client says in `metadata`; and the tier an operator pins for them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from serving.errors import InputError
+from serving.tiers import TierName
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """What a client says of itself; None where it does not."""
+
+    team: str | None = None
+    feature: str | None = None
+    task: str | None = None
+    session_id: str | None = None
+
+
+NOBODY = Attribution()
+
+
+def read_attribution(metadata: object) -> Attribution:
+    """The attribution in a request's `metadata`, whose other keys are the client's own. Empty text counts as absent.
+
+    Raises InputError naming the field when `metadata` is no object, or one of our keys is no text.
+    """
+    if metadata is None:
+        return NOBODY
+    if not isinstance(metadata, Mapping):
+        raise InputError(f"must be an object, not {type(metadata).__name__}", where="metadata")
+    return Attribution(*(_text(metadata, name) for name in ("team", "feature", "task", "session_id")))
+
+
+def _text(metadata: Mapping[str, object], name: str) -> str | None:
+    value = metadata.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"must be text, not {type(value).__name__}", where=f"metadata.{name}")
+    return value or None
+
+
+class Pin(BaseModel):
+    """A tier for every request of a team, a feature, a task, or of what has all of those that are given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    team: str | None = Field(None, min_length=1)
+    feature: str | None = Field(None, min_length=1)
+    task: str | None = Field(None, min_length=1)
+    tier: TierName
+
+    @model_validator(mode="after")
+    def _says_for_whom(self) -> Self:
+        if self.team is None and self.feature is None and self.task is None:
+            raise ValueError("pins everything; name a team, a feature or a task")
+        return self
+
+    def matches(self, who: Attribution) -> bool:
+        """Whether the request is one of those meant."""
+        return self.team in (None, who.team) and self.feature in (None, who.feature) and self.task in (None, who.task)
+
+
+def pinned_elsewhere(pins: Sequence[Pin], tiers: Sequence[str]) -> str | None:
+    """What is wrong with pins to tiers that are not among `tiers`; None when nothing is."""
+    unknown = next((pin.tier for pin in pins if pin.tier not in tiers), None)
+    return unknown and f"there is no tier {unknown!r} to pin to; there are {', '.join(tiers)}"
