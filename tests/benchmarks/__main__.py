@@ -18,7 +18,7 @@ from typing import Final
 
 from tests.benchmarks.figures import Figure, table
 
-NAMES: Final = ("training", "imports", "features", "encoder", "decision", "service", "promotion")
+NAMES: Final = ("training", "imports", "features", "hostile", "encoder", "decision", "service", "promotion")
 
 
 def main() -> int:
