@@ -130,6 +130,15 @@ def test_an_answer_is_a_decision_or_a_refusal_that_quotes_nothing(
     assert MARKER not in log.text
 
 
+@settings(max_examples=50, deadline=None)
+@given(items=st.lists(requests | anything, min_size=1, max_size=3))
+def test_a_batch_quotes_nothing_either(client: Client, log: Log, items: list[object]) -> None:
+    response = client.post("/route/batch", {"requests": items})
+    assert response.status_code in (200, 400)  # 400 where half a surrogate pair makes the whole body no JSON
+    assert MARKER not in response.text
+    assert MARKER not in log.text
+
+
 @settings(max_examples=100, deadline=None)
 @given(payload=requests, cut=st.integers(0, 400), junk=st.binary(max_size=8))
 def test_a_body_that_breaks_off_or_turns_to_junk_is_refused_without_quoting_it(

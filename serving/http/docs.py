@@ -109,14 +109,19 @@ def _section(name: str, schema: Json) -> str:
 
 
 def _fields(schema: Json) -> str:
-    """The fields of an object; for a choice between schemas, those of each."""
+    """The fields of an object; for a choice between schemas, those of each; for any other schema, its type."""
     if "properties" not in schema:
-        return "".join(_fields(one) if "properties" in one else f"<p>{_type(one)}</p>" for one in schema["anyOf"])
+        choices = schema.get("anyOf", [schema])
+        return "".join(_fields(one) if "properties" in one else f"<p>{_type(one)}</p>" for one in choices)
     required = schema.get("required", ())
-    rows = []
-    for name, field in schema["properties"].items():
-        inner = _fields(field) if "properties" in field else _marked(field.get("description", ""))
-        rows.append((f"<code>{escape(name)}</code>{'' if name in required else ' (optional)'}", _type(field), inner))
+    rows = [
+        (
+            f"<code>{escape(name)}</code>{'' if name in required else ' (optional)'}",
+            _type(field),
+            _marked(field.get("description", "")),
+        )
+        for name, field in schema["properties"].items()
+    ]
     return _table(rows)
 
 
@@ -128,10 +133,11 @@ def _type(schema: Json) -> str:
     if "const" in schema:
         return f"<code>{escape(json.dumps(schema['const']))}</code>"
     if "enum" in schema:
-        return ", ".join(f"<code>{escape(value)}</code>" for value in schema["enum"])
+        return ", ".join(f"<code>{escape(str(value))}</code>" for value in schema["enum"])
     if "anyOf" in schema:
         return " or ".join(map(_type, schema["anyOf"]))
-    kinds = [schema.get("type", "anything")] if not isinstance(schema.get("type"), list) else schema["type"]
+    kinds = schema.get("type", "anything")
+    kinds = [kinds] if isinstance(kinds, str) else kinds
     names = [f"list of {_type(schema['items'])}" if kind == "array" and "items" in schema else kind for kind in kinds]
     return " or ".join(names)
 

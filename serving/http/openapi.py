@@ -22,7 +22,7 @@ def document(settings: Settings) -> Json:
         [(Decision, "serialization"), (Status, "serialization")], ref_template="#/components/schemas/{model}"
     )
     batch = _batch_request(settings.max_batch_requests)
-    answers = {"BatchAnswer": _BATCH_ANSWER, "Error": _ERROR, "TimedOut": _TIMED_OUT}
+    answers = {"BatchAnswer": _BATCH_ANSWER, "Error": _ERROR, "ErrorDetail": _ERROR_DETAIL, "TimedOut": _TIMED_OUT}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -90,20 +90,15 @@ def _batch_request(limit: int) -> Json:
     return {"type": "object", "required": ["requests"], "properties": {"requests": requests}}
 
 
-_ERROR: Final[Json] = {
+_ERROR: Final[Json] = {"type": "object", "required": ["error"], "properties": {"error": ref("ErrorDetail")}}
+_ERROR_DETAIL: Final[Json] = {
     "type": "object",
-    "required": ["error"],
+    "required": ["message", "type", "param", "code"],
     "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string", "description": "What was wrong and what is accepted."},
-                "type": {"enum": ["invalid_request_error", "not_found_error", "api_error"]},
-                "param": {"type": ["string", "null"], "description": "The offending field: `messages[2].content`."},
-                "code": {"type": "null"},
-            },
-        }
+        "message": {"type": "string", "description": "What was wrong and what is accepted."},
+        "type": {"enum": ["invalid_request_error", "not_found_error", "api_error"]},
+        "param": {"type": ["string", "null"], "description": "The offending field: `messages[2].content`."},
+        "code": {"type": "null"},
     },
 }
 _TIMED_OUT: Final[Json] = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
