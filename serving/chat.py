@@ -12,7 +12,7 @@ from serving.errors import InputError
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 _ROLES = frozenset(get_args(Role))
 _INSTRUCTIONS = frozenset({"system", "developer"})
-_TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 _IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
 _MOST_TOKENS = 10**9  # far above any context window
 
@@ -126,7 +126,7 @@ def _read_parts(parts: Sequence[object], where: str) -> tuple[str, int]:
         if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
             raise InputError(f"must be an object with a `type`, not {_shown(part)}", where=f"{where}[{i}]")
         kind = part["type"]
-        if kind in _TEXT_PARTS:
+        if kind in TEXT_PARTS:
             text = part.get("text")
             if not isinstance(text, str):
                 raise InputError(f"must be text, not {_shown(text)}", where=f"{where}[{i}].text")
@@ -187,13 +187,15 @@ def _json_bytes(value: object, where: str) -> int:
 
 
 def _shown(value: object) -> str:
-    """The type of a refused value; its size where it is text, which is nobody's business."""
+    """The type of a refused value, and the size of a text: what it says is nobody's business."""
     if value is None:
         return "null"
     if isinstance(value, str):
         return f"text of {len(value)} characters"
-    if isinstance(value, bool | int | float):
-        return repr(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return "a number"
     if isinstance(value, list):
         return "a list" if value else "an empty list"
     return "an object" if isinstance(value, dict) else type(value).__name__

@@ -4,76 +4,27 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from prometheus_client import REGISTRY
-from starlette.applications import Starlette
 
 from serving.classifier.bundle import Bundle
-from serving.http.app import build_app
-from serving.http.metrics import Metrics
-from serving.routing.policy import DEFAULT_POLICY
-from serving.routing.promoted import PromotedRouter
 from serving.settings import Settings
-from tests.factories import fake_home, put_in_service
+from tests.application import Client, application, refused
+from tests.factories import put_in_service
 
 SETTINGS = Settings(max_request_bytes=300_000, max_batch_bytes=400_000, max_batch_requests=3)
 SECRET = "xylophone-4711"
 LONG = "prove it carefully, " * 20
 
 
-@dataclass(frozen=True)
-class Client:
-    """Requests to an application in this process."""
-
-    app: Starlette
-    promoted: PromotedRouter
-
-    def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> httpx.Response:
-        async def sent() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-                return await client.request(method, path, content=body, headers=headers)
-
-        return asyncio.run(sent())
-
-    def get(self, path: str) -> httpx.Response:
-        return self.request("GET", path)
-
-    def post(self, path: str, payload: object) -> httpx.Response:
-        return self.request("POST", path, json.dumps(payload).encode())
-
-    def metrics(self) -> str:
-        return self.get("/metrics").text
-
-
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Iterator[Client]:
     """The application over version 7 of a router with the fake encoder."""
-    with pytest.MonkeyPatch.context() as patch:
-        home = fake_home(tmp_path_factory.mktemp("home"), bundle, patch)
-        put_in_service(home, bundle, "7")
-        promoted = PromotedRouter(home)
-        promoted.refresh()
-        metrics = Metrics()
-        yield Client(build_app(SETTINGS, promoted, DEFAULT_POLICY, metrics), promoted)
-        for collector in vars(metrics).values():  # a second Metrics in this process could not register otherwise
-            REGISTRY.unregister(collector)
-
-
-def refused(response: httpx.Response, status: int = 400) -> dict[str, object]:
-    """The error of a refusal, which must have the shape of every error."""
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/json"
-    body = response.json()
-    assert list(body) == ["error"]
-    assert list(body["error"]) == ["message", "type", "param", "code"]
-    return dict(body["error"])
+    with application(tmp_path_factory.mktemp("home"), bundle, SETTINGS) as client:
+        yield client
 
 
 def user(content: object) -> list[dict[str, object]]:
@@ -264,7 +215,7 @@ def test_a_wrong_method_is_refused_with_the_right_one(client: Client, method: st
     assert response.headers["allow"] == "POST"
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/route/", "/route/batch/x", "/docs", "/%00", "/%ff"])
+@pytest.mark.parametrize("path", ["/", "/nothing", "/route/", "/route/batch/x", "/docs/", "/%00", "/%ff"])
 def test_an_unknown_path_is_a_json_404(client: Client, path: str) -> None:
     assert refused(client.get(path), 404)["type"] == "not_found_error"
 

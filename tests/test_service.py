@@ -131,9 +131,10 @@ def test_it_counts_decisions_and_has_no_series_for_unknown_paths(service: Server
         ("POST", "/route", b" " * 1_000_001, 413),
         ("GET", "/route", b"", 405),
         ("GET", "/", b"", 404),
-        ("GET", "/docs", b"", 404),
+        ("GET", "/docs.json", b"", 404),
+        ("POST", "/healthz", b"", 405),
     ],
-    ids=["no JSON", "NUL", "deep", "large", "GET", "index page", "docs"],
+    ids=["no JSON", "NUL", "deep", "large", "GET", "index page", "BentoML's own document", "probe"],
 )
 def test_errors_have_one_shape_behind_bentoml_too(
     service: Server, method: str, path: str, body: bytes, status: int

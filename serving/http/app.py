@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from serving.errors import InputError
 from serving.http.decisions import Decisions
+from serving.http.docs import docs_routes
 from serving.http.errors import on_client_gone, on_http_error, on_input_error, on_unexpected_error
 from serving.http.metrics import CountRequests, Metrics, metrics_route
 from serving.http.status import status_route
@@ -27,6 +28,7 @@ from serving.settings import Settings
 logger = logging.getLogger(__name__)
 
 _LOOK_EVERY_S: Final = 1.0
+_PROBES: Final = ("/healthz", "/livez", "/readyz")  # BentoML answers them, and leaves other methods to us
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 
@@ -44,8 +46,9 @@ def build_app(
         yield
         watch.cancel()
 
-    routes = [*decisions.routes(), status_route(promoted), metrics_route()]
+    routes = [*decisions.routes(), status_route(promoted), metrics_route(), *docs_routes(settings)]
     allowed = {route.path: sorted(route.methods or ()) for route in routes}
+    allowed |= {path: ["GET", "HEAD"] for path in _PROBES}
     count = Middleware(CountRequests, metrics=metrics, paths=frozenset(allowed))
 
     async def anything_else(request: Request) -> Response:

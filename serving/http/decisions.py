@@ -104,6 +104,8 @@ class Decisions:
 
 
 async def _read_json(request: Request, limit: int) -> object:
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise InputError("is compressed, by its content-encoding; send it plain", where="body")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

@@ -1,33 +1,61 @@
 """What serves right now, and why anything is degraded."""
 
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from serving import __version__
+from serving.classifier.bundle import Threshold
+from serving.classifier.encoder import EncoderIdentity
 from serving.routing.promoted import PromotedRouter
+from serving.tiers import Tier
+
+
+class Status(BaseModel):
+    """The router in service.
+
+    tierwise: version of the software. router: `version@digest` as decisions name it. created: when it was trained.
+    encoder: null when features alone decide. problem: why the promoted router, or its encoder, is not in use;
+    null unless degraded.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    object: Literal["status"] = "status"
+    tierwise: str
+    router: str
+    version: str
+    digest: str
+    created: datetime
+    encoder: EncoderIdentity | None
+    tiers: tuple[Tier, ...]
+    thresholds: tuple[Threshold, ...]
+    degraded: bool
+    problem: str | None
 
 
 def status_route(promoted: PromotedRouter) -> Route:
     """`GET /status`."""
 
     async def status(_request: Request) -> Response:
-        router = promoted.router
-        manifest = router.classifier.bundle.manifest
-        return JSONResponse(
-            {
-                "object": "status",
-                "tierwise": __version__,
-                "router": router.name,
-                "version": router.version,
-                "digest": router.classifier.bundle.digest,
-                "created": manifest.created.isoformat(),
-                "encoder": router.classifier.memo and router.classifier.memo.encoder.identity.model_dump(),
-                "tiers": [tier.model_dump(mode="json") for tier in router.tiers],
-                "thresholds": [threshold.model_dump() for threshold in router.thresholds],
-                "degraded": promoted.problem is not None,
-                "problem": promoted.problem,
-            }
+        router, problem = promoted.router, promoted.problem
+        memo = router.classifier.memo
+        found = Status(
+            tierwise=__version__,
+            router=router.name,
+            version=router.version,
+            digest=router.classifier.bundle.digest,
+            created=router.classifier.bundle.manifest.created,
+            encoder=None if memo is None else memo.encoder.identity,
+            tiers=router.tiers,
+            thresholds=router.thresholds,
+            degraded=problem is not None,
+            problem=problem,
         )
+        return Response(found.model_dump_json(), media_type="application/json")
 
     return Route("/status", status, methods=["GET"])

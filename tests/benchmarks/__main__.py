@@ -18,7 +18,7 @@ from typing import Final
 
 from tests.benchmarks.figures import Figure, table
 
-NAMES: Final = ("training", "imports", "features", "encoder", "decision", "rules", "service", "promotion")
+NAMES: Final = ("training", "imports", "features", "hostile", "encoder", "decision", "rules", "service", "promotion")
 
 
 def main() -> int:

@@ -10,10 +10,9 @@ from typing import Final
 import psutil
 
 from serving.classifier.encoder import Encoder
-from serving.routing.promoted import PromotedRouter
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.prompts import new_prompts
-from tests.benchmarks.running import Client, Service, cpu_s, running_service
+from tests.benchmarks.running import Client, Service, cpu_s, promoted_encoder, running_service
 
 STARTS: Final = 3
 BLOCKS, BLOCK = 5, 200  # requests with new prompts; the CPU time of a process is counted in steps of 10 ms
@@ -34,7 +33,7 @@ def measure(home: Path) -> Iterator[Figure]:
         ready.append(service.ready_s)
         yield Figure("service", "start until the promoted router serves", statistics.median(ready), "s", MAX_READY_S)
         yield Figure("service", "CPU of a start", service.cpu_s, "s")
-        yield from _under_load(service, _encoder(home))
+        yield from _under_load(service, promoted_encoder(home))
 
 
 def _under_load(service: Service, encoder: Encoder) -> Iterator[Figure]:
@@ -59,15 +58,6 @@ def _under_load(service: Service, encoder: Encoder) -> Iterator[Figure]:
     repeated_ms = 1000 * (cpu_s(worker) - before) / REPEATS
     yield Figure("service", "CPU of /route, repeated prompt of 64 tokens", repeated_ms, "ms", MAX_REPEATED_MS)
     yield Figure("service", "memory of the worker after load", worker.memory_info().rss / 1e6, "MB", MAX_RSS_MB)
-
-
-def _encoder(home: Path) -> Encoder:
-    """The encoder of the promoted router, in this process."""
-    promoted = PromotedRouter(home)
-    promoted.refresh()
-    memo = promoted.router.classifier.memo
-    assert memo is not None, promoted.problem
-    return memo.encoder
 
 
 def _in_turns(worker: psutil.Process, client: Client, encoder: Encoder, texts: Sequence[str]) -> tuple[float, float]:

@@ -17,7 +17,8 @@ from typing import IO, Any, Final
 
 import psutil
 
-from serving.routing.promoted import pointed_to
+from serving.classifier.encoder import Encoder
+from serving.routing.promoted import PromotedRouter, pointed_to
 
 _READY_WITHIN_S: Final = 60.0
 
@@ -94,6 +95,15 @@ def running_service(home: Path) -> Iterator[Service]:
             yield Service(ready_s, sum(map(cpu_s, [root, *root.children(recursive=True)])), port, root)
         finally:
             _stop(process)
+
+
+def promoted_encoder(home: Path) -> Encoder:
+    """The encoder of the promoted router, in this process."""
+    promoted = PromotedRouter(home)
+    promoted.refresh()
+    memo = promoted.router.classifier.memo
+    assert memo is not None, promoted.problem
+    return memo.encoder
 
 
 def cpu_s(process: psutil.Process) -> float:

@@ -1,0 +1,118 @@
+"""What the service offers, as an OpenAPI 3.1 document: every path, what it takes and what it answers."""
+
+from typing import Final
+
+from pydantic.json_schema import models_json_schema
+
+from serving import __version__
+from serving.http.request_schema import BATCH_EXAMPLES, REQUEST_SCHEMAS, ROUTE_EXAMPLES, Json, ref
+from serving.http.status import Status
+from serving.routing.router import Decision
+from serving.settings import Settings
+
+_ABOUT: Final = """\
+Which model tier is enough for a prompt. Send the request you would send to a model, or only its text, to `/route`.
+
+A path that is not listed answers 404 and another method 405, both in the shape of every error."""
+
+
+def document(settings: Settings) -> Json:
+    """The document of a service with these settings, whose limits it states."""
+    _, models = models_json_schema(
+        [(Decision, "serialization"), (Status, "serialization")], ref_template="#/components/schemas/{model}"
+    )
+    batch = _batch_request(settings.max_batch_requests)
+    answers = {"BatchAnswer": _BATCH_ANSWER, "Error": _ERROR, "ErrorDetail": _ERROR_DETAIL, "TimedOut": _TIMED_OUT}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tierwise",
+            "version": __version__,
+            "description": _ABOUT,
+            "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": {
+            "/route": {"post": _route(settings.max_request_bytes)},
+            "/route/batch": {"post": _route_batch(settings.max_batch_bytes)},
+            "/status": {"get": _get("status", "What serves", "The router, its tiers and any problem", ref("Status"))},
+            "/metrics": {"get": _get("metrics", "What the service counts", "All workers' counts, for Prometheus")},
+            "/healthz": {"get": _get("healthz", "The same as /livez", "It is")},
+            "/livez": {"get": _get("livez", "Whether a worker is alive", "It is")},
+            "/readyz": {"get": _ready()},
+            "/openapi.json": {"get": _get("openapi", "This document", "OpenAPI 3.1", {"type": "object"})},
+            "/docs": {"get": _get("docs", "This document as a page", "Needs no script", media="text/html")},
+        },
+        "components": {"schemas": {**REQUEST_SCHEMAS, "BatchRequest": batch, **answers, **models["$defs"]}},
+    }
+
+
+def _route(max_bytes: int) -> Json:
+    return {
+        "operationId": "route",
+        "summary": "The tier for one request",
+        "description": f"At most {max_bytes:,} bytes. The decision says what to call; nothing is called.",
+        "requestBody": _body(ref("RouteRequest"), ROUTE_EXAMPLES),
+        "responses": {"200": _answer("The decision", ref("Decision")), **_REFUSALS},
+    }
+
+
+def _route_batch(max_bytes: int) -> Json:
+    return {
+        "operationId": "route_batch",
+        "summary": "The tiers for many requests, decided by one router",
+        "description": f"At most {max_bytes:,} bytes. A request that is wrong has an `error` in its place.",
+        "requestBody": _body(ref("BatchRequest"), BATCH_EXAMPLES),
+        "responses": {"200": _answer("A decision or an error for each, in order", ref("BatchAnswer")), **_REFUSALS},
+    }
+
+
+def _get(name: str, summary: str, answer: str, schema: Json | None = None, *, media: str | None = None) -> Json:
+    media = media or ("application/json" if schema else "text/plain")
+    return {"operationId": name, "summary": summary, "responses": {"200": _answer(answer, schema, media)}}
+
+
+def _ready() -> Json:
+    operation = _get("readyz", "Whether a worker is ready for requests", "It is")
+    operation["responses"]["500"] = _answer("Not yet", None, "text/plain")
+    return operation
+
+
+def _body(schema: Json, examples: Json) -> Json:
+    return {"required": True, "content": {"application/json": {"schema": schema, "examples": examples}}}
+
+
+def _answer(meaning: str, schema: Json | None, media: str = "application/json") -> Json:
+    return {"description": meaning, "content": {media: {"schema": schema or {"type": "string"}}}}
+
+
+def _batch_request(limit: int) -> Json:
+    requests = {"type": "array", "minItems": 1, "maxItems": limit, "items": ref("RouteRequest")}
+    return {"type": "object", "required": ["requests"], "properties": {"requests": requests}}
+
+
+_ERROR: Final[Json] = {"type": "object", "required": ["error"], "properties": {"error": ref("ErrorDetail")}}
+_ERROR_DETAIL: Final[Json] = {
+    "type": "object",
+    "required": ["message", "type", "param", "code"],
+    "properties": {
+        "message": {"type": "string", "description": "What was wrong and what is accepted."},
+        "type": {"enum": ["invalid_request_error", "not_found_error", "api_error"]},
+        "param": {"type": ["string", "null"], "description": "The offending field: `messages[2].content`."},
+        "code": {"type": "null"},
+    },
+}
+_TIMED_OUT: Final[Json] = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+_REFUSALS: Final[Json] = {
+    "400": _answer("Not JSON, or a field that is wrong", ref("Error")),
+    "413": _answer("Larger than the limit", ref("Error")),
+    "500": _answer("A defect of the service, whose log has the traceback", ref("Error")),
+    "504": _answer("Not answered, or not received, within two minutes", ref("TimedOut")),
+}
+_BATCH_ANSWER: Final[Json] = {
+    "type": "object",
+    "required": ["object", "data"],
+    "properties": {
+        "object": {"const": "list"},
+        "data": {"type": "array", "items": {"anyOf": [ref("Decision"), ref("Error")]}},
+    },
+}
