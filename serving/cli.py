@@ -32,7 +32,10 @@ def serve(host: str | None, port: int | None) -> None:
 @click.option("--team", help="Who asks, for pins.")
 @click.option("--feature", help="What for, for pins.")
 @click.option("--task", help="Kind of task, for pins.")
-def route(text: str, policy: str | None, team: str | None, feature: str | None, task: str | None) -> None:
+@click.option("--explain", is_flag=True, help="With scores, features that moved it, and nearest training prompts.")
+def route(
+    text: str, policy: str | None, team: str | None, feature: str | None, task: str | None, explain: bool
+) -> None:
     """Decide for one prompt, without a server; prints JSON. TEXT `-` reads stdin.
 
     As the service would for the first request of a session, without exploration.
@@ -56,7 +59,9 @@ def route(text: str, policy: str | None, team: str | None, feature: str | None, 
         click.echo(f"tierwise: {promoted.problem}", err=True)
     who = Attribution(team or None, feature or None, task or None)
     rules = Rules(pins=settings.pins, max_top_share=settings.max_top_share)
-    click.echo(promoted.router.decide(conversation, asked, who, rules).model_dump_json())
+    router = promoted.router
+    decision = (router.explain if explain else router.decide)(conversation, asked, who, rules)
+    click.echo(decision.model_dump_json(indent=2 if explain else None))
 
 
 def _stdin() -> str:

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     exploration: float = Field(
         0.0, ge=0, lt=1, description="share of decisions drawn evenly from the tiers allowed, to learn what they can do"
     )
+    explain: bool = Field(
+        True, description="whether a client may ask for an explanation, which names training prompts by their ids"
+    )
     memo_size: int = Field(10_000, ge=1, description="embeddings of recent prompts kept per worker, 1.5 KB each")
     max_request_bytes: int = Field(1_000_000, ge=1_000, description="largest body of one request")
     max_batch_bytes: int = Field(16_000_000, ge=1_000, description="largest body of a batch of requests")

@@ -131,6 +131,14 @@ def test_a_decision_is_one_json_object_and_names_the_promoted_version() -> None:
 
 
 @pytest.mark.usefixtures("trained")
+def test_a_decision_can_be_explained() -> None:
+    explanation = json.loads(run("route", "What is the capital of Portugal?", "--explain").stdout)["explanation"]
+    assert [score["tier"] for score in explanation["scores"]] == ["economy", "standard", "premium"]
+    assert len(explanation["nearest"]) == 5
+    assert all(neighbour["id"].startswith("0-") for neighbour in explanation["nearest"])  # ids of the log
+
+
+@pytest.mark.usefixtures("trained")
 def test_a_dash_reads_the_prompt_from_stdin() -> None:
     text = "Prüfe das sorgfältig: 7 × 8?\nUnd dann?"
     given, read = (one_object(result) for result in (run("route", text), run("route", "-", stdin=text)))
@@ -181,7 +189,7 @@ def test_a_prompt_that_is_no_text_is_refused(stdin: str | bytes) -> None:
 def test_an_unknown_variable_is_named(command: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIERWISE_POLCIY", "quality:0.9")
     said = failed(run(*command))
-    assert "Error: TIERWISE_POLCIY is not a setting; known: TIERWISE_EXPLORATION, TIERWISE_HOME, " in said
+    assert "Error: TIERWISE_POLCIY is not a setting; known: TIERWISE_EXPLAIN, TIERWISE_EXPLORATION, " in said
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_json_nested_ten_thousand_deep_is_refused_wherever_it_is(client: Client,
 
 
 def test_json_nested_as_deep_as_it_is_read_is_passed_over(client: Client) -> None:
-    fields = (b'"tools": [%s]', b'"response_format": {"type": %s}', b'"metadata": %s')
+    fields = (b'"tools": [%s]', b'"response_format": {"type": %s}', b'"metadata": {"own": %s}')
     for field in fields:
         body = b'{"prompt": "a", %s}' % (field % nested(150))
         assert client.request("POST", "/route", body).status_code == 200

@@ -12,11 +12,12 @@ from serving.http.app import build_app
 from serving.http.metrics import Metrics
 from serving.routing.policy import DEFAULT_POLICY
 from serving.routing.promoted import PromotedRouter
-from serving.routing.rules import Rules
+from serving.routing.rules import NO_RULES, Rules
 from serving.routing.sessions import Sessions
 from serving.settings import Settings
+from tests.application import Client, refused
 from tests.factories import TIERS, fake_home, put_in_service
-from tests.test_http import LONG, SECRET, SETTINGS, Client, refused, sample, user
+from tests.test_http import LONG, SECRET, SETTINGS, sample, user
 
 SEES = user([{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "data:"}}])
 
@@ -137,3 +138,24 @@ def test_reasons_are_a_closed_set_of_labels(promoted: PromotedRouter, metrics: M
     series = 'tierwise_decisions_total{reason="pinned",tier="economy"}'
     assert sample(after, series) - sample(before, series) == 1
     assert SECRET not in after
+
+
+def test_a_decision_is_explained_when_asked_for_and_only_then(promoted: PromotedRouter, metrics: Metrics) -> None:
+    one = client(promoted, metrics, NO_RULES)
+    assert "explanation" not in one.post("/route", {"prompt": LONG, "explain": False}).json()
+    explained = one.post("/route", {"prompt": LONG, "explain": True}).json()
+    assert [score["tier"] for score in explained["explanation"]["scores"]] == ["economy", "standard", "premium"]
+    assert len(explained["explanation"]["nearest"]) == 5
+    batch = {"requests": [{"prompt": LONG, "explain": True}, {"prompt": LONG}]}
+    assert ["explanation" in decision for decision in one.post("/route/batch", batch).json()["data"]] == [True, False]
+
+
+def test_what_explain_must_be_is_said(promoted: PromotedRouter, metrics: Metrics) -> None:
+    error = refused(client(promoted, metrics, NO_RULES).post("/route", {"prompt": LONG, "explain": "yes"}))
+    assert (error["param"], error["message"]) == ("explain", "explain: must be true or false, not str")
+
+
+def test_an_operator_can_switch_explanations_off(promoted: PromotedRouter, metrics: Metrics) -> None:
+    one = client(promoted, metrics, NO_RULES, Settings(explain=False))
+    assert refused(one.post("/route", {"prompt": LONG, "explain": True}))["param"] == "explain"
+    assert one.post("/route", {"prompt": LONG, "explain": False}).status_code == 200

@@ -44,7 +44,7 @@ class Classifier:
 
     def predict(self, conversation: Conversation) -> Prediction:
         """P(acceptable) and expected tokens of each tier. An encoder that fails costs quality, not the answer."""
-        embedding = self._embedding(conversation)
+        embedding = self.embedding(conversation)
         features = text_features(conversation)[None, :]
         predictions = self.bundle.predict(None if embedding is None else embedding.vector[None, :], features)
         return Prediction(
@@ -68,7 +68,8 @@ class Classifier:
                 "that trained the bundle; train it here"
             )
 
-    def _embedding(self, conversation: Conversation) -> Embedding | None:
+    def embedding(self, conversation: Conversation) -> Embedding | None:
+        """What the encoder makes of the last user turn; None without one, or when it fails."""
         if self.memo is None:
             return None
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic_core import from_json
 from starlette.requests import Request
@@ -25,6 +25,15 @@ _JSON: Final = "application/json"
 _QUICK_CHARS: Final = 512
 """A text up to this long, some 100 tokens, is embedded on the event loop: 8 ms at most, where handing it to a thread
 costs 0.35 ms of every request. Measured with `python -m tests.benchmarks service`."""
+
+
+class _Asked(NamedTuple):
+    """A request that was read: what is to be decided, for whom, and whether with reasons."""
+
+    conversation: Conversation
+    policy: Policy
+    who: Attribution
+    explain: bool
 
 
 class Decisions:
@@ -72,21 +81,25 @@ class Decisions:
 
     def _decide_or_error(self, item: object, index: int, router: Router) -> dict[str, object]:
         try:
-            asked = self._read(_object(item, where=None))
-            return self._counted(router.decide(*asked, self._rules)).model_dump()
+            return self._decided(self._read(_object(item, where=None)), router).model_dump()
         except InputError as error:
             where = f"requests[{index}]" + (f".{error.where}" if error.where else "")
             return {"error": error_object(str(error), "invalid_request_error", where)}
 
     async def _decide(self, payload: dict[str, object], router: Router) -> Decision:
-        asked = conversation, _, _ = self._read(payload)
-        quick = len(conversation.last_user_text) <= _QUICK_CHARS or router.classifier.remembers(conversation)
-        if quick:
-            return self._counted(router.decide(*asked, self._rules))
-        loop = asyncio.get_running_loop()
-        return self._counted(await loop.run_in_executor(self._encoding, router.decide, *asked, self._rules))
+        asked = self._read(payload)
+        short = len(asked.conversation.last_user_text) <= _QUICK_CHARS
+        if not asked.explain and (short or router.classifier.remembers(asked.conversation)):
+            return self._decided(asked, router)
+        return await asyncio.get_running_loop().run_in_executor(self._encoding, self._decided, asked, router)
 
-    def _read(self, payload: dict[str, object]) -> tuple[Conversation, Policy, Attribution]:
+    def _decided(self, asked: _Asked, router: Router) -> Decision:
+        decide = router.explain if asked.explain else router.decide
+        decision = decide(asked.conversation, asked.policy, asked.who, self._rules)
+        self._metrics.decisions.labels(tier=decision.tier, reason=decision.reason).inc()
+        return decision
+
+    def _read(self, payload: dict[str, object]) -> _Asked:
         conversation = read_conversation(
             messages=payload.get("messages"),
             prompt=payload.get("prompt"),
@@ -96,11 +109,15 @@ class Decisions:
             max_completion_tokens=payload.get("max_completion_tokens"),
         )
         policy = Policy.parse(payload.get("policy"), default=self._default_policy)
-        return conversation, policy, read_attribution(payload.get("metadata"))
+        who = read_attribution(payload.get("metadata"))
+        return _Asked(conversation, policy, who, self._explain(payload.get("explain")))
 
-    def _counted(self, decision: Decision) -> Decision:
-        self._metrics.decisions.labels(tier=decision.tier, reason=decision.reason).inc()
-        return decision
+    def _explain(self, asked: object) -> bool:
+        if not isinstance(asked, bool | None):
+            raise InputError(f"must be true or false, not {type(asked).__name__}", where="explain")
+        if asked and not self._settings.explain:
+            raise InputError("is switched off in the settings of this service", where="explain")
+        return bool(asked)
 
 
 async def _read_json(request: Request, limit: int) -> object:

@@ -7,7 +7,7 @@ from pydantic.json_schema import models_json_schema
 from serving import __version__
 from serving.http.request_schema import BATCH_EXAMPLES, REQUEST_SCHEMAS, ROUTE_EXAMPLES, Json, ref
 from serving.http.status import Status
-from serving.routing.router import Decision
+from serving.routing.router import Decision, ExplainedDecision
 from serving.settings import Settings
 
 _ABOUT: Final = """\
@@ -19,7 +19,8 @@ A path that is not listed answers 404 and another method 405, both in the shape 
 def document(settings: Settings) -> Json:
     """The document of a service with these settings, whose limits it states."""
     _, models = models_json_schema(
-        [(Decision, "serialization"), (Status, "serialization")], ref_template="#/components/schemas/{model}"
+        [(model, "serialization") for model in (Decision, ExplainedDecision, Status)],
+        ref_template="#/components/schemas/{model}",
     )
     batch = _batch_request(settings.max_batch_requests)
     answers = {"BatchAnswer": _BATCH_ANSWER, "Error": _ERROR, "ErrorDetail": _ERROR_DETAIL, "TimedOut": _TIMED_OUT}
@@ -52,7 +53,7 @@ def _route(max_bytes: int) -> Json:
         "summary": "The tier for one request",
         "description": f"At most {max_bytes:,} bytes. The decision says what to call; nothing is called.",
         "requestBody": _body(ref("RouteRequest"), ROUTE_EXAMPLES),
-        "responses": {"200": _answer("The decision", ref("Decision")), **_REFUSALS},
+        "responses": {"200": _answer("The decision, with an explanation if asked for", _DECISION), **_REFUSALS},
     }
 
 
@@ -90,6 +91,7 @@ def _batch_request(limit: int) -> Json:
     return {"type": "object", "required": ["requests"], "properties": {"requests": requests}}
 
 
+_DECISION: Final[Json] = {"anyOf": [ref("ExplainedDecision"), ref("Decision")]}
 _ERROR: Final[Json] = {"type": "object", "required": ["error"], "properties": {"error": ref("ErrorDetail")}}
 _ERROR_DETAIL: Final[Json] = {
     "type": "object",
@@ -113,6 +115,6 @@ _BATCH_ANSWER: Final[Json] = {
     "required": ["object", "data"],
     "properties": {
         "object": {"const": "list"},
-        "data": {"type": "array", "items": {"anyOf": [ref("Decision"), ref("Error")]}},
+        "data": {"type": "array", "items": {"anyOf": [*_DECISION["anyOf"], ref("Error")]}},
     },
 }

@@ -97,6 +97,7 @@ _ROUTE_REQUEST: Final[Json] = {
         },
         "response_format": {"type": ["object", "null"], "description": "Whether JSON is wanted: by its `type`."},
         "metadata": _METADATA,
+        "explain": {"type": ["boolean", "null"], "description": "Adds an `explanation` to the decision."},
         "max_tokens": _TOKENS,
         "max_completion_tokens": _TOKENS,
     },

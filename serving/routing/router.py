@@ -4,7 +4,7 @@ import math
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from serving.classifier.classifier import Classifier, Prediction
 from serving.errors import BundleError, InputError
 from serving.routing.costs import expected_costs, priced
 from serving.routing.eligibility import eligible_tiers
+from serving.routing.explanation import Explanation, feature_effects, nearest_prompts, tier_scores
 from serving.routing.policy import DEFAULT_POLICY, Policy
 from serving.routing.promise import promised_thresholds
 from serving.routing.rules import NO_RULES, Rule, Rules
@@ -53,6 +54,27 @@ class Decision(BaseModel):
     threshold: float
     propensity: float
     router: str
+
+
+class ExplainedDecision(Decision):
+    """A decision with its reasons, for whoever asked to `explain` it."""
+
+    explanation: Explanation
+
+
+class _Weighed(NamedTuple):
+    """Every tier as the policy sees it, arrays (k,): may it, P(acceptable), expected cost, score; and with which μ.
+
+    refused: the target is not supported. fallback: the features alone were used.
+    """
+
+    eligible: Sequence[bool]
+    proba: NDArray[np.float64]
+    expected: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    mu: float
+    refused: bool
+    fallback: bool
 
 
 class Router:
@@ -108,15 +130,41 @@ class Router:
 
         Raises InputError when this router cannot follow the policy, or no tier can take the conversation.
         """
+        return self._decide(self._weighed(conversation, policy), policy, who, rules)
+
+    def explain(
+        self,
+        conversation: Conversation,
+        policy: Policy = DEFAULT_POLICY,
+        who: Attribution = NOBODY,
+        rules: Rules = NO_RULES,
+    ) -> ExplainedDecision:
+        """The decision with its reasons, which take some milliseconds more; raises what `decide` raises."""
+        weighed = self._weighed(conversation, policy)
+        decision = self._decide(weighed, policy, who, rules)
+        costs = [float(cost) if self._priced else None for cost in weighed.expected]
+        explanation = Explanation(
+            threshold=weighed.mu,
+            scores=tier_scores(self.tiers, weighed.proba, costs, weighed.scores, weighed.eligible),
+            features=feature_effects(self.classifier, conversation, self._names, self._columns),
+            nearest=nearest_prompts(self.classifier, conversation, self._names, self._columns),
+        )
+        return ExplainedDecision(**dict(decision), explanation=explanation)
+
+    def _weighed(self, conversation: Conversation, policy: Policy) -> _Weighed:
+        """What the policy makes of every tier, before any rule of the operator's."""
         eligible = eligible_tiers(self.tiers, conversation)
         prediction = self.classifier.predict(conversation)
         mu, refused = self._mu(policy, prediction.fallback)
         proba = prediction.proba[self._columns]
         expected = self._costs(prediction)
-        by_share = policy.name == "share"
-        scores = proba - mu * (self._top_only if by_share else expected)
+        scores = proba - mu * (self._top_only if policy.name == "share" else expected)
+        return _Weighed(eligible, proba, expected, scores, mu, refused, prediction.fallback)
+
+    def _decide(self, weighed: _Weighed, policy: Policy, who: Attribution, rules: Rules) -> Decision:
+        eligible, proba, expected, scores, mu, refused, fallback = weighed
         share = rules.greedy_top_share(len(self.tiers))
-        surcharge = 0.0 if share is None else self._surcharge(share, mu, by_share, prediction.fallback)
+        surcharge = 0.0 if share is None else self._surcharge(share, mu, policy.name == "share", fallback)
         choice = rules.choose(self._names, scores.tolist(), eligible, who, surcharge=surcharge)
         tier = self.tiers[choice.tier]
         return Decision(
@@ -124,7 +172,7 @@ class Router:
             created=int(time.time()),
             tier=tier.name,
             model=tier.models[0],
-            reason=_reason(choice.rule, fallback=prediction.fallback, refused=refused),
+            reason=_reason(choice.rule, fallback=fallback, refused=refused),
             probabilities={t.name: round(float(p), 6) for t, p in zip(self.tiers, proba, strict=True)},
             expected_cost_usd=float(expected[choice.tier]) if self._priced else None,
             threshold=mu,
