@@ -29,7 +29,13 @@ from training.public_outcomes import read_public_outcomes
 from training.registry import BUNDLE_ARTIFACT, Registry
 from training.tracking import log_training
 
-_BASELINES: Final = ("random", "prompt_length", "question_length", "oracle")  # those that take no time to fit
+_BASELINES: Final = (
+    "random",
+    "mixtures",
+    "prompt_length",
+    "question_length",
+    "oracle",
+)  # no fitting
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.classifier.bundle import Threshold
+from serving.classifier.heads import FloatArray
 from serving.classifier.trained_on import TrainedOn
 from serving.errors import LabelError
 from training.evaluation.baselines.catalogue import Candidate, baselines, ranked
@@ -52,9 +53,9 @@ class Slice:
 class Evaluation:
     """How good a router is on prompts it has not seen. Every figure is defined in docs/metrics.md.
 
-    n: prompts with evidence for every tier; n_labelled: with a label of any. ranking and cost are by candidate, the
-    router first. missing: baselines that could not be had, and why. targets is empty for a ladder that the router was
-    not trained for.
+    n: prompts with evidence for every tier; n_labelled: with a label of any. quality, relative_cost: of each tier
+    alone, the latter over the top tier's. ranking and cost are by candidate, the router first. missing: baselines that
+    could not be had, and why. targets is empty for a ladder that the router was not trained for.
     """
 
     n: int
@@ -62,6 +63,7 @@ class Evaluation:
     groups: int
     tiers: Mapping[str, Mapping[str, Estimate | int]]
     quality: Mapping[str, float]
+    relative_cost: Mapping[str, float]
     ranking: Mapping[str, Figures]
     cost: Mapping[str, Mapping[float, Figures]]
     targets: Mapping[float, Figures]
@@ -97,7 +99,8 @@ def evaluate(
         n_labelled=len(judged),
         groups=len(np.unique(on.groups)),
         tiers=tier_figures(judged, names),
-        quality={name: float(q) for name, q in zip(names, on.quality.mean(axis=0), strict=True)} if len(on) else {},
+        quality=_by_tier(names, on.quality.mean(axis=0)) if len(on) else {},
+        relative_cost=_by_tier(names, on.cost.mean(axis=0) / on.cost[:, -1].mean()) if len(on) else {},
         ranking=ranking_figures(candidates, on) if len(on) else {},
         cost=cost_figures(candidates, on) if len(on) else {},
         targets=target_figures(on, thresholds, names) if len(on) and thresholds else {},
@@ -108,6 +111,10 @@ def evaluate(
         missing=missing,
         costs=judged.costs,
     )
+
+
+def _by_tier(names: Sequence[str], values: FloatArray) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
 
 
 def _slice(judged: Judged, kind: str, name: str, thresholds: Sequence[Threshold], names: Sequence[str]) -> Slice:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from training.evaluation.evaluation import ROUTER, Curve, Evaluation
 from training.evaluation.judged import Judged
 
-_BASELINES: Final = {"random": "grey", "prompt_length": "tab:orange", "knn": "tab:green", "ridge": "tab:purple"}
+_BASELINES: Final = {"prompt_length": "tab:orange", "knn": "tab:green", "ridge": "tab:purple"}
 
 
 def curve_figure(evaluation: Evaluation) -> Figure:
@@ -19,14 +19,16 @@ def curve_figure(evaluation: Evaluation) -> Figure:
     assert evaluation.curve is not None  # asked for only where there is one
     curve = evaluation.curve
     axes.plot(curve.cost, curve.quality, color="tab:blue", label="this router")
-    axes.plot([curve.cost[0], 1], [curve.quality[0], 1], "--", color="grey", label="random mixture of the ends")
+    best = list(evaluation.quality.values())[-1]
+    alone = [(evaluation.relative_cost[name], quality / best) for name, quality in evaluation.quality.items()]
+    axes.plot(*zip(*alone, strict=True), "s--", color="grey", label="one tier for all, and mixtures of neighbours")
     for name, color in _BASELINES.items():
         points = [
             (figures["relative_cost"].value, quality)
             for quality, figures in evaluation.cost.get(name, {}).items()
             if figures["relative_cost"].value is not None
         ]
-        if points and name != "random":
+        if points:
             axes.plot(*zip(*points, strict=True), "o", color=color, label=name.replace("_", " "))
     router = evaluation.cost[ROUTER]
     for quality, figures in router.items():

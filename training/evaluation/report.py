@@ -53,6 +53,7 @@ def report_json(evaluation: Evaluation, subject: Subject) -> dict[str, object]:
         "seen_in_training": subject.seen,
         "models": {name: list(models) for name, models in subject.models.items()},
         "quality": dict(evaluation.quality),
+        "relative_cost": dict(evaluation.relative_cost) if evaluation.costs != "unknown" else None,
         **router,
         "cost_at_quality": costs.get(ROUTER, {}),
         "costs": evaluation.costs,
