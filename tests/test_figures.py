@@ -26,7 +26,7 @@ def by_hand() -> Judged:
     proba = np.array([[0.9, 0.5, 0.5], [0.1, 0.9, 0.5], [0.1, 0.2, 0.9], [0.9, 0.1, 0.1]])
     cost = np.broadcast_to([1.0, 2.0, 10.0], (4, 3))
     examples = made_up_examples(4)
-    return Judged(proba, cost, acceptable, acceptable, cost, np.arange(4), examples, "recorded")
+    return Judged(proba, cost, acceptable, np.ones((4, 3)), acceptable, cost, np.arange(4), examples, "recorded")
 
 
 def test_retained_quality_cost_and_shares_of_a_target_by_hand() -> None:
@@ -132,7 +132,7 @@ def test_a_card_of_too_many_slices_says_how_many_it_leaves_out(evaluation: Evalu
     many = replace(evaluation, slices=tuple(replace(part, name=f"team {i}") for i in range(200)))
     card = model_card(public_data(), bundle, many)
     assert len(card) <= MOST_CHARS
-    assert "smaller ones" in card
+    assert "Slices, less " in card
     assert "promise covers" in card
 
 

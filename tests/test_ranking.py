@@ -125,6 +125,17 @@ def test_a_path_starts_at_the_better_of_two_cheapest_tiers() -> None:
     assert path_of(np.array([[0.1, 0.2]]), np.array([[1.0, 1.0]])).start.tolist() == [1]
 
 
+def test_a_mean_along_a_path_is_over_the_evidence_for_it() -> None:
+    # Two prompts, each tried at one tier only, with inverse propensity 2: the first wrong at the weak tier, the second
+    # right at the strong one. All weak: 0 of 2. Both moved: 2 of 2. After the first move nothing tried is left to see.
+    outcomes, evidence = np.array([[0.0, 0], [0, 2]]), np.array([[2.0, 0], [0, 2]])
+    path = of_two(scored("x", np.array([2.0, 1]), 2))
+    means = path.mean_along(outcomes, evidence).totals(np.ones(2))
+    assert means[0] == 0
+    assert np.isnan(means[1])
+    assert means[2] == 1
+
+
 def test_a_fixed_path_never_moves() -> None:
     np.testing.assert_allclose(fixed_path(4, 1).along(OUTCOMES).totals(np.ones(4)), [0.75])
 

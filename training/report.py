@@ -43,8 +43,10 @@ def versions_text(versions: Sequence[Version]) -> str:
     columns = ("policy/retained_quality.at_95", "policy/relative_cost.at_95", "ranking/apgr", "data/judged_prompts")
     rows = [["version", "alias", *(name.split("/")[1] for name in columns)]]
     for v in versions:
-        refused = "*" if v.metrics.get("policy/mu_found.at_95") == 0 else ""
-        rows.append([str(v.number), ", ".join(v.aliases), *(_shown(v.metrics, name) + refused for name in columns)])
+        refused = v.metrics.get("policy/mu_found.at_95") == 0
+        marks = ["*" if refused and name.startswith("policy/") else "" for name in columns]
+        figures = [_shown(v.metrics, name) + mark for name, mark in zip(columns, marks, strict=True)]
+        rows.append([str(v.number), ", ".join(v.aliases), *figures])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if any(row[2].endswith("*") for row in rows):

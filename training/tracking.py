@@ -55,7 +55,7 @@ def log_training(
         mlflow.set_tags(digests)
         _log_data(data, bundle.manifest.dataset_digest, "training")
         mlflow.log_metrics(bundle.manifest.metrics)
-        on = judged.take(judged.evidence)
+        on = judged.take(judged.speaking)
         mlflow.log_figure(reliability_figure(judged, names), "plots/reliability.png")
         if evaluation.curve is not None:
             unit = expected_costs(data.ladder.tiers, np.array([1000.0]), np.full((1, len(names)), 1000.0))[0, -1]
@@ -95,9 +95,10 @@ def curve_by_mu(judged: Judged, mus: NDArray[np.float64]) -> Curve:
     """What the rule gives at each μ, on prompts with evidence for every tier."""
     k, rows = judged.quality.shape[1], np.arange(len(judged))
     choices = [choose(judged.proba, judged.expected_cost, float(mu)) for mu in mus]
-    best, dearest = judged.quality[:, -1].sum(), judged.cost[:, -1].sum()
+    one = np.ones(len(judged))
+    best, dearest = judged.tier_quality(one)[-1], judged.cost[:, -1].sum()
     return Curve(
-        quality=np.array([judged.quality[rows, choice].sum() for choice in choices]) / best,
+        quality=np.array([judged.mean_quality(choice, one) for choice in choices]) / best,
         cost=np.array([judged.cost[rows, choice].sum() for choice in choices]) / dearest,
         share=np.array([np.bincount(choice, minlength=k) / len(judged) for choice in choices]),
     )
@@ -109,7 +110,8 @@ def _curves(evaluation: Evaluation, by_mu: Curve, names: Sequence[str]) -> Itera
     along_mu = {"quality": by_mu.quality, "cost": by_mu.cost}
     along_mu |= {f"share.{name}": by_mu.share[:, i] for i, name in enumerate(names)}
     for name, values in along_mu.items():
-        yield from (Metric(f"curve/{name}", float(value), now, step) for step, value in enumerate(values))
+        known = ((step, float(value)) for step, value in enumerate(values) if np.isfinite(value))
+        yield from (Metric(f"curve/{name}", value, now, step) for step, value in known)
     assert evaluation.curve is not None
     order = np.argsort(evaluation.curve.cost, kind="stable")
     cost, quality = evaluation.curve.cost[order], np.maximum.accumulate(evaluation.curve.quality[order])

@@ -88,7 +88,7 @@ def evaluate(
     """
     if np.isnan(judged.acceptable).all():
         raise LabelError("no prompt has an outcome of a tier on the ladder: there is nothing to judge the router on")
-    on = judged.take(judged.evidence)
+    on = judged.take(judged.speaking)
     candidates: list[Candidate] = []
     missing: dict[str, str] = {}
     if len(on):
@@ -99,7 +99,7 @@ def evaluate(
         n_labelled=len(judged),
         groups=len(np.unique(on.groups)),
         tiers=tier_figures(judged, names),
-        quality=_by_tier(names, on.quality.mean(axis=0)) if len(on) else {},
+        quality=_by_tier(names, on.tier_quality(np.ones(len(on)))) if len(on) else {},
         relative_cost=_by_tier(names, on.cost.mean(axis=0) / on.cost[:, -1].mean()) if len(on) else {},
         ranking=ranking_figures(candidates, on) if len(on) else {},
         cost=cost_figures(candidates, on) if len(on) else {},
@@ -134,10 +134,11 @@ def shown_threshold(thresholds: Sequence[Threshold]) -> Threshold | None:
 def _curve(router: Candidate, judged: Judged) -> Curve | None:
     """Thinned to about a hundred points, evenly in steps."""
     weight, k = np.ones(len(judged)), judged.quality.shape[1]
-    best, dearest = judged.quality[:, -1].mean(), judged.cost[:, -1].mean()
+    best, dearest = judged.tier_quality(weight)[-1], judged.cost[:, -1].mean()
     if not (best > 0 and dearest > 0):
         return None
-    quality, cost = (router.by_cost.along(a).totals(weight) for a in (judged.quality, judged.cost))
+    quality = router.by_cost.mean_along(judged.quality, judged.evidence).totals(weight)
+    cost = router.by_cost.along(judged.cost).totals(weight)
     shares = [router.by_cost.along(np.broadcast_to(np.eye(k)[t], (len(judged), k))).totals(weight) for t in range(k)]
     points = np.unique(np.linspace(0, len(quality) - 1, _CURVE_POINTS).round().astype(int))
     return Curve(quality[points] / best, cost[points] / dearest, np.stack(shares, axis=1)[points])

@@ -24,12 +24,15 @@ def ranking_figures(candidates: Sequence[Candidate], judged: Judged) -> dict[str
 
     judged: prompts with evidence. A candidate without a ranking gets undefined figures.
     """
-    ends = judged.quality[:, [0, -1]]
-    of_top = np.broadcast_to([0.0, 1.0], ends.shape)
-    amounts = [None if c.by_share is None else (c.by_share.along(of_top), c.by_share.along(ends)) for c in candidates]
+    quality_of, evidence = (amount[:, [0, -1]] for amount in (judged.quality, judged.evidence))
+    of_top = np.broadcast_to([0.0, 1.0], evidence.shape)
+    amounts = [
+        None if c.by_share is None else (c.by_share.along(of_top), c.by_share.mean_along(quality_of, evidence))
+        for c in candidates
+    ]
 
     def statistic(weight: NDArray[np.float64]) -> NDArray[np.float64]:
-        weak, strong = weight @ ends / weight.sum()
+        weak, strong = judged.tier_quality(weight)[[0, -1]]
         rows = np.full((len(candidates), 4), np.nan)
         for row, pair in zip(rows, amounts, strict=True):
             if pair is not None:
@@ -51,10 +54,13 @@ def cost_figures(candidates: Sequence[Candidate], judged: Judged) -> dict[str, d
     """
     top = np.zeros_like(judged.cost)
     top[:, -1] = 1
-    amounts = [tuple(c.by_cost.along(a) for a in (judged.quality, judged.cost, top)) for c in candidates]
+    amounts = [
+        (c.by_cost.mean_along(judged.quality, judged.evidence), c.by_cost.along(judged.cost), c.by_cost.along(top))
+        for c in candidates
+    ]
 
     def statistic(weight: NDArray[np.float64]) -> NDArray[np.float64]:
-        best, dearest = (weight @ a[:, -1] / weight.sum() for a in (judged.quality, judged.cost))
+        best, dearest = judged.tier_quality(weight)[-1], weight @ judged.cost[:, -1] / weight.sum()
         found = []
         for each in amounts:
             quality, cost, share = (amount.totals(weight) for amount in each)
@@ -109,13 +115,13 @@ def target_figures(judged: Judged, thresholds: Sequence[Threshold], names: Seque
     rows, known = np.arange(len(judged)), right >= 0
 
     def statistic(weight: NDArray[np.float64]) -> NDArray[np.float64]:
-        best, dearest = weight @ judged.quality[:, -1], weight @ judged.cost[:, -1]
+        best, dearest = judged.tier_quality(weight)[-1], weight @ judged.cost[:, -1]
         found = []
         for choice in choices:
             hits = weight[known] @ (choice == right)[known]
             shares = np.bincount(choice, weight, len(names)) / weight.sum()
             found += [
-                _over(weight @ judged.quality[rows, choice], float(best)),
+                _over(judged.mean_quality(choice, weight), float(best)),
                 _over(weight @ judged.cost[rows, choice], float(dearest)),
                 _over(hits, float(weight[known].sum())),
                 *shares,
@@ -136,6 +142,6 @@ def _cheapest_acceptable(judged: Judged) -> NDArray[np.intp]:
     return np.asarray(np.where(judged.complete & good.any(axis=1), np.argmax(good, axis=1), -1), np.intp)
 
 
-def _over(amount: FloatArray, whole: float) -> NDArray[np.float64]:
+def _over(amount: FloatArray | float, whole: float) -> NDArray[np.float64]:
     """amount / whole, nan where the whole is nothing."""
     return np.asarray(amount / whole if whole > 0 else np.full_like(amount, np.nan), np.float64)

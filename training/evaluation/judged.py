@@ -21,14 +21,16 @@ class Judged:
     """n prompts, k tiers of the ladder, cheapest first.
 
     proba, expected_cost: (n, k), what the router predicts. acceptable: (n, k), what was judged, NaN where it was not.
-    quality: (n, k), the same where every tier was judged, else an estimate by inverse propensity; NaN in rows
-    without evidence. cost: (n, k) in USD, paid or at list price; in steps of the ladder when `costs` is unknown.
+    evidence: (n, k), how much the outcome counts: 1 where every tier was judged; inverse propensity where one was, and
+    0 at the others; NaN in rows that say nothing of a policy. quality: (n, k), outcome × evidence. cost: (n, k) in USD,
+    paid or at list price; in steps of the ladder when `costs` is unknown.
     groups: int (n,). examples: the prompts themselves.
     """
 
     proba: FloatArray
     expected_cost: FloatArray
     acceptable: FloatArray
+    evidence: FloatArray
     quality: FloatArray
     cost: FloatArray
     groups: NDArray[np.intp]
@@ -49,9 +51,20 @@ class Judged:
         return np.asarray(~np.isnan(self.acceptable).any(axis=1), np.bool_)
 
     @property
-    def evidence(self) -> NDArray[np.bool_]:
+    def speaking(self) -> NDArray[np.bool_]:
         """Prompts that speak for every tier, (n,): complete, or one tier judged with its propensity known."""
-        return np.asarray(~np.isnan(self.quality).any(axis=1), np.bool_)
+        return np.asarray(~np.isnan(self.evidence).any(axis=1), np.bool_)
+
+    def mean_quality(self, choice: NDArray[np.intp], weight: FloatArray) -> float:
+        """Mean outcome of prompts (n,) sent to tiers `choice`, each counting `weight` times; nan without evidence."""
+        rows = np.arange(len(choice))
+        evidence = float(weight @ self.evidence[rows, choice])
+        return float(weight @ self.quality[rows, choice]) / evidence if evidence > 0 else float("nan")
+
+    def tier_quality(self, weight: FloatArray) -> NDArray[np.float64]:
+        """Mean outcome of each tier alone: weight (n,) → (k,)."""
+        ones = np.ones(len(self), np.intp)
+        return np.array([self.mean_quality(tier * ones, weight) for tier in range(self.quality.shape[1])])
 
 
 def judge(
@@ -65,12 +78,14 @@ def judge(
     proba, tokens = predicted.proba[:, list(columns)], predicted.output_tokens[:, list(columns)]
     expected = expected_costs(tiers, examples.input_tokens, tokens)
     acceptable = examples.judged()
+    evidence = _evidence(acceptable, examples.weight)
     cost, costs = _paid(examples, tiers, tokens)
     return Judged(
         proba=proba,
         expected_cost=expected,
         acceptable=acceptable,
-        quality=_quality(acceptable, examples.weight),
+        evidence=evidence,
+        quality=np.where(evidence > 0, np.nan_to_num(acceptable) * evidence, 0 * evidence),
         cost=cost,
         groups=groups,
         examples=examples,
@@ -78,17 +93,19 @@ def judge(
     )
 
 
-def _quality(acceptable: FloatArray, weight: FloatArray) -> NDArray[np.float64]:
-    """Of a prompt with one outcome, outcome × inverse propensity at that tier and 0 elsewhere: right on average.
+def _evidence(acceptable: FloatArray, weight: FloatArray) -> NDArray[np.float64]:
+    """How much each outcome counts, (n, k), for means that are divided by the evidence they rest on.
 
-    Source: Horvitz & Thompson 1952. Weights come clipped at `max_weight`, which makes such tiers look worse.
+    Source: the self-normalised estimator of Swaminathan & Joachims 2015 ("The self-normalized estimator for
+    counterfactual learning"), which stays within the range of the outcomes. Weights come clipped at `max_weight`.
     """
     tried = ~np.isnan(acceptable)
+    whole = tried.all(axis=1)
     single = (tried.sum(axis=1) == 1) & ~np.isnan(np.where(tried, weight, 0)).any(axis=1)
-    estimate = np.where(tried, np.nan_to_num(acceptable) * np.nan_to_num(weight, nan=1.0), 0.0)
-    quality = np.where(single[:, None], estimate, acceptable)
-    quality[~(tried.all(axis=1) | single)] = np.nan
-    return np.asarray(quality, np.float64)
+    evidence = np.where(tried, np.nan_to_num(weight, nan=1.0), 0.0)
+    evidence[whole] = 1.0
+    evidence[~(whole | single)] = np.nan
+    return np.asarray(evidence, np.float64)
 
 
 def _paid(examples: Examples, tiers: Sequence[Tier], tokens: FloatArray) -> tuple[NDArray[np.float64], Costs]:

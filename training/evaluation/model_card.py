@@ -4,11 +4,13 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from serving.classifier.bundle import Bundle
+from serving.tiers import Tier
 from training.data import Data
-from training.evaluation.evaluation import ROUTER, Evaluation, Slice, shown_threshold
+from training.evaluation.evaluation import ROUTER, Evaluation, shown_threshold
 from training.evaluation.intervals import Estimate
 
 MOST_CHARS: Final = 5000  # what MLflow's database keeps of a version's description
+_OF_SLICE: Final = ("apgr", "retained_quality", "relative_cost")
 _BASELINES: Final = {"prompt_length": "prompt length", "question_length": "question length", "random": "random"}
 
 
@@ -28,11 +30,14 @@ def _lines(data: Data, bundle: Bundle, evaluation: Evaluation, rows: int) -> Ite
     yield f"**Data.** {data.name}, digest `{manifest.dataset_digest[:12]}`. Licence: {data.licence}."
     yield ""
     yield (
-        "**Tiers.** " + " < ".join(f"{t.name} ({', '.join(t.models)})" for t in bundle.tiers) + ". Acceptable: "
-        f"judged so, or a score of at least {manifest.acceptable_from:g}."
+        f"**Tiers.** {' < '.join(map(_named, bundle.tiers))}. Acceptable: judged so, or a score of at least "
+        f"{manifest.acceptable_from:g}."
     )
     yield ""
-    yield f"**Held out.** {evaluation.n:,} prompts with outcomes for every tier, {evaluation.n_labelled:,} with any."
+    yield (
+        f"**Held out.** {evaluation.n:,} prompts with outcomes for every tier, {evaluation.n_labelled:,} with any. "
+        "Ends of 95 % intervals in brackets. Costs are relative to always the top tier."
+    )
     yield ""
     yield from _targets(bundle, evaluation)
     yield from _ranking(evaluation)
@@ -46,7 +51,7 @@ def _lines(data: Data, bundle: Bundle, evaluation: Evaluation, rows: int) -> Ite
         "**What the promise covers.** On requests like the logged ones, with "
         f"{manifest.thresholds[0].confidence:.0%} confidence, the average of all requests retains the target share of "
         "the top tier's quality. Not each slice, not other traffic, not other prices before thresholds are chosen "
-        "again, and nothing where the target is refused. Costs are relative to always the top tier."
+        "again, and nothing where the target is refused."
     )
 
 
@@ -76,19 +81,20 @@ def _below(estimate: Estimate | None, target: float) -> bool:
     return estimate is not None and estimate.interval is not None and estimate.interval[1] < target
 
 
+def _named(tier: Tier) -> str:
+    """A tier with its first models."""
+    more = f" and {len(tier.models) - 3} more" if len(tier.models) > 3 else ""
+    return f"{tier.name} ({', '.join(tier.models[:3])}{more})"
+
+
 def _targets(bundle: Bundle, evaluation: Evaluation) -> Iterator[str]:
-    yield "| target | μ | retained quality | relative cost | cheapest acceptable tier hit |"
-    yield "|---|---|---|---|---|"
+    rows = []
     for t in bundle.manifest.thresholds:
         figures = evaluation.targets.get(t.target, {})
-        names = ("retained_quality", "relative_cost", "tier_accuracy")
-        cells = [
-            f"{t.target:g}",
-            "refused" if t.mu is None else f"{t.mu:.4g}",
-            *(_shown(figures.get(n)) for n in names),
-        ]
-        yield f"| {' | '.join(cells)} |"
-    yield ""
+        shown = (_shown(figures.get(name)) for name in ("retained_quality", "relative_cost", "tier_accuracy"))
+        rows.append([f"{t.target:g}", "refused" if t.mu is None else f"{t.mu:.4g}", *shown])
+    header = ("target", "μ", "retained quality", "relative cost", "cheapest acceptable tier hit")
+    yield from _table("Targets of retained quality.", header, rows)
 
 
 def _ranking(evaluation: Evaluation) -> Iterator[str]:
@@ -108,37 +114,43 @@ def _ranking(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _tiers(evaluation: Evaluation) -> Iterator[str]:
-    yield "| tier | labels | acceptable | AUC | ECE | Brier |"
-    yield "|---|---|---|---|---|---|"
-    for name, figures in evaluation.tiers.items():
-        cells = [_shown(figures.get(figure)) for figure in ("acceptable", "auc", "ece", "brier")]
-        yield f"| {name} | {figures['labels']:,} | {' | '.join(cells)} |"
-    yield ""
+    rows = [
+        [name, f"{figures['labels']:,}", *(_shown(figures.get(f)) for f in ("acceptable", "auc", "ece", "brier"))]
+        for name, figures in evaluation.tiers.items()
+    ]
+    yield from _table("Probabilities.", ("tier", "labels", "acceptable", "AUC", "ECE", "Brier"), rows)
 
 
-def _slices(evaluation: Evaluation, rows: int) -> Iterator[str]:
+def _slices(evaluation: Evaluation, most: int) -> Iterator[str]:
     """The largest first."""
     if not evaluation.slices:
         return
-    yield "| slice | prompts | APGR | retained quality | relative cost |"
-    yield "|---|---|---|---|---|"
-    for part in sorted(evaluation.slices, key=lambda s: -s.n)[:rows]:
-        yield f"| {_slice_name(part)} | {part.n:,} | {' | '.join(_slice_figures(part))} |"
-    if rows < len(evaluation.slices):
-        yield f"| and {len(evaluation.slices) - rows} smaller ones | | | | |"
+    rows = [
+        [f"{s.kind}: {s.name.replace('|', '/')[:40]}", f"{s.n:,}", *(_shown(s.figures.get(f)) for f in _OF_SLICE)]
+        for s in sorted(evaluation.slices, key=lambda s: -s.n)[:most]
+    ]
+    left = len(evaluation.slices) - len(rows)
+    title = f"Slices, less {left} smaller ones." if left else "Slices."
+    yield from _table(title, ("slice", "prompts", "APGR", "retained quality", "relative cost"), rows)
+
+
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """MLflow's page sets no space between columns, hence one in every cell."""
+    yield f"**{title}**"
+    yield ""
+    yield f"| {' | '.join(header)} |"
+    yield "|---" * len(header) + "|"
+    yield from (f"| {' | '.join(f'{cell}&ensp;' for cell in row)} |" for row in rows)
     yield ""
 
 
-def _slice_name(part: Slice) -> str:
-    return f"{part.kind}: {part.name.replace('|', '/')[:40]}"
-
-
-def _slice_figures(part: Slice) -> Iterator[str]:
-    return (_shown(part.figures.get(name)) for name in ("apgr", "retained_quality", "relative_cost"))
-
-
 def _shown(value: Estimate | int | None) -> str:
+    """As `.973 (.963–.984)`."""
     if not isinstance(value, Estimate) or value.value is None:
         return "–"
-    ends = "" if value.interval is None else f" ({value.interval[0]:.3f}–{value.interval[1]:.3f})"
-    return f"{value.value:.3f}{ends}"
+    ends = "" if value.interval is None else f" ({'–'.join(map(_decimals, value.interval))})"
+    return _decimals(value.value) + ends
+
+
+def _decimals(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")

@@ -29,6 +29,10 @@ class Path:
         change = np.asarray(amount[self.row, self.after] - amount[self.row, self.before], np.float64)
         return Amount(first, change, self.row, self.ends)
 
+    def mean_along(self, amount: FloatArray, evidence: FloatArray) -> "Mean":
+        """How the mean of `amount` over `evidence` develops, both (n, k)."""
+        return Mean(self.along(amount), None if (evidence == 1).all() else self.along(evidence))
+
 
 @dataclass(frozen=True)
 class Amount:
@@ -43,6 +47,22 @@ class Amount:
         """The weighted mean before the first and after each step: weights (n,) → (s + 1,)."""
         moved = np.cumsum(weight[self.row] * self.change)[self.ends]
         return np.asarray((weight @ self.first + np.concatenate([[0.0], moved])) / weight.sum())
+
+
+@dataclass(frozen=True)
+class Mean:
+    """An amount along a path over the evidence for it; None where every prompt counts once at every tier."""
+
+    amount: Amount
+    evidence: Amount | None
+
+    def totals(self, weight: FloatArray) -> NDArray[np.float64]:
+        """The weighted mean before the first and after each step, nan without evidence: weights (n,) → (s + 1,)."""
+        totals = self.amount.totals(weight)
+        if self.evidence is None:
+            return totals
+        evidence = self.evidence.totals(weight)
+        return np.divide(totals, evidence, out=np.full_like(totals, np.nan), where=evidence > 1e-9)
 
 
 def path_of(value: FloatArray, cost: FloatArray) -> Path:

@@ -56,7 +56,7 @@ def cheapest_at(quality: FloatArray, cost: FloatArray, share: FloatArray, target
         return np.concatenate([amount[enough], between])
 
     costs, shares = at(cost), at(share)
-    if len(costs) == 0:
+    if not np.isfinite(costs).any():
         return np.array([np.nan, np.nan])
-    least = int(np.argmin(costs))
+    least = int(np.nanargmin(costs))
     return np.array([costs[least], shares[least]])

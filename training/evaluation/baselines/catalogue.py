@@ -92,8 +92,8 @@ def _made(name: str, judged: Judged, trained_on: TrainedOn | None, columns: Sequ
     if name == "random":
         return scored(name, np.zeros(n), k)
     if name == "mixtures":
-        means = (np.broadcast_to(amount.mean(axis=0), (n, k)) for amount in (judged.quality, judged.cost))
-        return Candidate(name, None, path_of(*means))
+        alone = judged.tier_quality(np.ones(n)), judged.cost.mean(axis=0)
+        return Candidate(name, None, path_of(*(np.broadcast_to(means, (n, k)) for means in alone)))
     if name == "oracle":
         if not judged.complete.all():
             return "some prompts have no outcome for some tier"
