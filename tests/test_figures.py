@@ -103,11 +103,11 @@ def test_metrics_are_grouped_by_section_with_the_ends_of_their_intervals(
     evaluation: Evaluation, bundle: Bundle
 ) -> None:
     metrics = flat_metrics(evaluation, bundle.manifest.thresholds)
-    assert {name.split("/")[0] for name in metrics} == {"data", "policy", "ranking", "tier"}
+    assert {name.split("/")[0] for name in metrics} == {"policy", "ranking", "support", "tier"}
     assert metrics["ranking/apgr.low"] < metrics["ranking/apgr"] < metrics["ranking/apgr.high"]
     assert metrics["ranking/apgr.random"] == pytest.approx(0.5)
-    assert metrics["data/judged_prompts"] == 400
-    assert {"policy/retained_quality.at_95", "policy/mu_found.at_95", "tier/auc.economy"} <= metrics.keys()
+    assert metrics["support/judged_prompts"] == 400
+    assert {"policy/retained_quality.at_95", "policy/supported.at_95", "tier/auc.economy"} <= metrics.keys()
     assert not [name for name, value in metrics.items() if np.isnan(value)]
 
 

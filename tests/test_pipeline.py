@@ -140,6 +140,7 @@ def test_a_run_has_the_whole_config_and_what_it_was_trained_on(once: Trainer) ->
     assert expected <= run.data.params.keys()
     assert run.data.params["ladder"] == "economy < standard < premium"
     assert run.data.params["prompts"] == "600"
+    assert run.info.run_name == "version 1: log.jsonl"
     assert re.fullmatch("[0-9a-f]{40}(-dirty)?|unknown", run.data.tags["git_commit"])
 
 
@@ -162,7 +163,7 @@ def test_a_run_has_metrics_of_every_tier_and_a_curve_in_steps(once: Trainer) -> 
     parts = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/split.json"))["parts"]
     assert sum(parts.values()) == 600
     # Every prompt of the log has an outcome of every tier.
-    assert metrics["tier/labels.economy"] == metrics["data/judged_prompts"] == parts["test"]
+    assert metrics["tier/labels.economy"] == metrics["support/judged_prompts"] == parts["test"]
     curve = mlflow.MlflowClient().get_metric_history(run.info.run_id, "curve/quality")
     assert [point.step for point in curve] == list(range(len(MU_STEPS)))
     shares = [
@@ -196,7 +197,7 @@ def test_a_run_prints_its_version_its_metrics_and_says_the_labels_of_each_tier(
     assert (printed["version"], printed["promoted"]) == (1, True)
     assert printed["tiers"] == ["economy", "standard", "premium"]
     assert [threshold["target"] for threshold in printed["thresholds"]] == [0.9, 0.95, 0.98, 0.99]
-    assert printed["metrics"]["data/judged_prompts"] > 0
+    assert printed["metrics"]["support/judged_prompts"] > 0
     assert "log.jsonl: 600 read, 0 rejected, 0 without an outcome" in said
     for tier in ("economy", "standard", "premium"):
         assert f"  {tier}: 600 labelled prompts, " in said

@@ -28,7 +28,7 @@ def registered(registry: Registry, bundle: Bundle, folder: Path) -> int:
     write_bundle(folder / BUNDLE_ARTIFACT, replace(bundle, manifest=manifest))
     with mlflow.start_run(experiment_id=registry.experiment_id(EXPERIMENT)) as run:
         mlflow.log_artifacts(str(folder / BUNDLE_ARTIFACT), BUNDLE_ARTIFACT)
-        mlflow.log_metric("data/judged_prompts", 74)
+        mlflow.log_metric("support/judged_prompts", 74)
     return registry.register(run.info.run_id, "made up", {"dataset_digest": "d" * 64})
 
 
@@ -54,7 +54,7 @@ def test_a_new_version_is_the_challenger_and_nothing_serves(registry: Registry, 
     assert registered(registry, bundle, tmp_path) == 1
     (version,) = registry.versions()
     assert (version.number, version.aliases) == (1, ("challenger",))
-    assert version.metrics == {"data/judged_prompts": 74.0}
+    assert version.metrics == {"support/judged_prompts": 74.0}
     assert version.tags == {"dataset_digest": "d" * 64}
     assert not (registry.home / "served").exists()
 

@@ -78,13 +78,18 @@ class Registry:
         return len(found)
 
     def register(self, run_id: str, description: str, tags: Mapping[str, str]) -> int:
-        """Make the bundle that a run logged the newest version, `challenger` until it is promoted."""
+        """Make the bundle that a run logged the newest version, `challenger` until it is promoted.
+
+        The run's name gets the version in front, so that legends of MLflow's charts tell versions apart.
+        """
         if self._registered() is None:
             self._client.create_registered_model(NAME, description="Routers trained by Tierwise")
-        source = f"{self._client.get_run(run_id).info.artifact_uri}/{BUNDLE_ARTIFACT}"
+        run = self._client.get_run(run_id).info
+        source = f"{run.artifact_uri}/{BUNDLE_ARTIFACT}"
         version = self._client.create_model_version(
             NAME, source=source, run_id=run_id, description=description, tags=dict(tags)
         )
+        self._client.update_run(run_id, name=f"version {version.version}: {run.run_name}")
         self._client.set_registered_model_alias(NAME, "challenger", version.version)
         return int(version.version)
 

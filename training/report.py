@@ -40,10 +40,10 @@ def trained_text(trained: Trained) -> str:
 
 def versions_text(versions: Sequence[Version]) -> str:
     """What `tierwise routers` prints."""
-    columns = ("policy/retained_quality.at_95", "policy/relative_cost.at_95", "ranking/apgr", "data/judged_prompts")
+    columns = ("policy/retained_quality.at_95", "policy/relative_cost.at_95", "ranking/apgr", "support/judged_prompts")
     rows = [["version", "alias", *(name.split("/")[1] for name in columns)]]
     for v in versions:
-        refused = v.metrics.get("policy/mu_found.at_95") == 0
+        refused = v.metrics.get("policy/supported.at_95") == 0
         marks = ["*" if refused and name.startswith("policy/") else "" for name in columns]
         figures = [_shown(v.metrics, name) + mark for name, mark in zip(columns, marks, strict=True)]
         rows.append([str(v.number), ", ".join(v.aliases), *figures])

@@ -20,7 +20,7 @@ from serving.routing.promoted import pointed_to
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.prompts import new_prompts
 from tests.benchmarks.running import Client, running_service
-from training.registry import BUNDLE_ARTIFACT, Registry
+from training.registry import BUNDLE_ARTIFACT, EXPERIMENT, Registry
 
 PROMOTIONS: Final = 20
 CLIENTS: Final = 4
@@ -116,6 +116,6 @@ def _registered_again(registry: Registry, number: int) -> int:
     with registry.bundle(number) as (_, bundle), tempfile.TemporaryDirectory() as folder:
         manifest = bundle.manifest.model_copy(update={"created": datetime.now(UTC)})
         write_bundle(Path(folder) / BUNDLE_ARTIFACT, replace(bundle, manifest=manifest))
-        with mlflow.start_run(experiment_id=registry.experiment_id()) as run:
+        with mlflow.start_run(experiment_id=registry.experiment_id(EXPERIMENT)) as run:
             mlflow.log_artifacts(str(Path(folder) / BUNDLE_ARTIFACT), BUNDLE_ARTIFACT)
     return registry.register(run.info.run_id, "The same heads again, for the benchmark", {})

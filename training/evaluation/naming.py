@@ -1,7 +1,7 @@
 """What is each figure called in MLflow, in `bundle.json` and in reports?
 
 `section/figure.of`, so that MLflow's page groups them: `policy/` what a target gives, `ranking/` what any threshold
-could give, `tier/` how good the probabilities are, `data/` on how much. Ends of a 95 % interval are `.low` and `.high`.
+could give, `tier/` how good the probabilities are, `support/` on how many prompts. Ends of a 95 % interval are `.low` and `.high`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,12 +22,12 @@ def flat_metrics(evaluation: Evaluation, thresholds: Sequence[Threshold]) -> dic
 
 
 def _flat(evaluation: Evaluation, thresholds: Sequence[Threshold]) -> Iterator[tuple[str, float]]:
-    yield "data/judged_prompts", evaluation.n
-    yield "data/labelled_prompts", evaluation.n_labelled
+    yield "support/judged_prompts", evaluation.n
+    yield "support/labelled_prompts", evaluation.n_labelled
     for threshold in thresholds:
         suffix = target_suffix(threshold.target)
         if threshold.target in evaluation.targets:
-            yield f"policy/mu_found.{suffix}", float(threshold.mu is not None)
+            yield f"policy/supported.{suffix}", float(threshold.mu is not None)
         for name, estimate in evaluation.targets.get(threshold.target, {}).items():
             yield from _ends(f"policy/{name}.{suffix}", estimate)
     for candidate, figures in evaluation.ranking.items():
