@@ -1,7 +1,8 @@
 """What is each figure called in MLflow, in `bundle.json` and in reports?
 
 `section/figure.of`, so that MLflow's page groups them: `policy/` what a target gives, `ranking/` what any threshold
-could give, `tier/` how good the probabilities are, `support/` on how many prompts. Ends of a 95 % interval are `.low` and `.high`.
+could give, `tier/` how good the probabilities are, `support/` on how many prompts. Ends of a 95 % interval are `.low`
+and `.high`.
 """
 
 from collections.abc import Iterator, Sequence
