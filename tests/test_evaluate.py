@@ -19,7 +19,7 @@ WEAK, STRONG = "small", "large"
 @pytest.fixture
 def router(bundle: Bundle, state: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a bundle; the encoder is the fake one."""
-    monkeypatch.setattr("training.evaluation.run.encoder_for", lambda _home, _identity: FakeEncoder())
+    monkeypatch.setattr("training.evaluate.encoder_for", lambda _home, _identity: FakeEncoder())
     write_bundle(state / "router", bundle)
     return state / "router"
 

@@ -118,9 +118,9 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Judge a router on outcomes it was not trained on, beside the baselines."""
+    from training.evaluate import Outcomes, evaluate_router
     from training.evaluation.baselines.catalogue import chosen
     from training.evaluation.report import report_json, report_text
-    from training.evaluation.run import Outcomes, evaluate_router
 
     if (weak is None) != (strong is None):
         raise click.UsageError("--weak and --strong go together")
