@@ -18,6 +18,7 @@ from serving.tiers import Tier, TierEntry
 
 _FILE: Final = Path("tierwise.toml")
 _PREFIX: Final = "TIERWISE_"
+_OWN_ADDRESSES: Final = ("127.0.0.1", "::1", "localhost")
 
 
 class Settings(BaseSettings):
@@ -51,8 +52,10 @@ class Settings(BaseSettings):
     exploration: float = Field(
         0.0, ge=0, lt=1, description="share of decisions drawn evenly from the tiers allowed, to learn what they can do"
     )
-    explain: bool = Field(
-        True, description="whether a client may ask for an explanation, which names training prompts by their ids"
+    explain: bool | None = Field(
+        None,
+        description="whether clients may ask for explanations, which name training prompts by their ids and tell how "
+        "similar a prompt is to them; not set: only when listening on this machine's own address",
     )
     memo_size: int = Field(10_000, ge=1, description="embeddings of recent prompts kept per worker, 1.5 KB each")
     max_request_bytes: int = Field(1_000_000, ge=1_000, description="largest body of one request")
@@ -86,6 +89,11 @@ class Settings(BaseSettings):
         if tiers and (wrong := pinned_elsewhere(pins, [tier.name for tier in tiers])):
             raise ValueError(wrong)
         return pins
+
+    @property
+    def explains(self) -> bool:
+        """Whether clients may ask for explanations."""
+        return self.host in _OWN_ADDRESSES if self.explain is None else self.explain
 
     @property
     def ladder(self) -> tuple[Tier, ...] | None:

@@ -80,7 +80,7 @@ def separable(n: int, seed: int) -> TrainedOn:
     acceptable = np.stack([1 - hard, np.ones(n)], axis=1).astype(np.float32)
     codes, scale = quantised(embedding)
     blank = np.zeros((n, 1), np.float32)
-    return TrainedOn(np.array([f"p{i}" for i in range(n)]), codes, scale, blank, acceptable, np.empty(0, np.uint64))
+    return TrainedOn(tuple(f"p{i}" for i in range(n)), codes, scale, blank, acceptable, np.empty(0, np.uint64))
 
 
 @pytest.mark.parametrize("name", sorted(LEARNED))

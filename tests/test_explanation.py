@@ -77,7 +77,7 @@ def test_the_nearest_prompts_are_named_by_id_with_their_outcomes(bundle: Bundle)
     assert bundle.trained_on is not None
     nearest = Router(classifier(bundle), "7").explain(HARD).explanation.nearest
     rows, cosines = bundle.trained_on.nearest(FakeEncoder().embed(HARD.last_user_text).vector, 5)
-    assert [neighbour.id for neighbour in nearest] == list(bundle.trained_on.id[rows])
+    assert [neighbour.id for neighbour in nearest] == [bundle.trained_on.ids[row] for row in rows]
     assert [neighbour.similarity for neighbour in nearest] == pytest.approx(cosines.tolist(), abs=1e-4)
     assert nearest[0].acceptable == dict(
         zip(("economy", "standard", "premium"), bundle.trained_on.acceptable[rows[0]].tolist(), strict=True)

@@ -146,8 +146,13 @@ def test_a_decision_is_explained_when_asked_for_and_only_then(promoted: Promoted
     explained = one.post("/route", {"prompt": LONG, "explain": True}).json()
     assert [score["tier"] for score in explained["explanation"]["scores"]] == ["economy", "standard", "premium"]
     assert len(explained["explanation"]["nearest"]) == 5
-    batch = {"requests": [{"prompt": LONG, "explain": True}, {"prompt": LONG}]}
-    assert ["explanation" in decision for decision in one.post("/route/batch", batch).json()["data"]] == [True, False]
+
+
+def test_a_batch_is_not_explained(promoted: PromotedRouter, metrics: Metrics) -> None:
+    batch = {"requests": [{"prompt": LONG, "explain": True}, {"prompt": LONG, "explain": False}]}
+    asked, not_asked = client(promoted, metrics, NO_RULES).post("/route/batch", batch).json()["data"]
+    assert asked["error"]["param"] == "requests[0].explain"
+    assert not_asked["object"] == "routing.decision"
 
 
 def test_what_explain_must_be_is_said(promoted: PromotedRouter, metrics: Metrics) -> None:
@@ -159,3 +164,21 @@ def test_an_operator_can_switch_explanations_off(promoted: PromotedRouter, metri
     one = client(promoted, metrics, NO_RULES, Settings(explain=False))
     assert refused(one.post("/route", {"prompt": LONG, "explain": True}))["param"] == "explain"
     assert one.post("/route", {"prompt": LONG, "explain": False}).status_code == 200
+
+
+def test_whoever_is_not_on_this_machine_is_told_why_only_if_an_operator_says_so() -> None:
+    assert Settings().explains
+    assert not Settings(host="0.0.0.0").explains
+    assert Settings(host="0.0.0.0", explain=True).explains
+
+
+def test_the_scores_of_a_capped_decision_have_the_surcharge_taken_off(
+    promoted: PromotedRouter, metrics: Metrics
+) -> None:
+    rules = Rules(max_top_share=0.01, top_burst=1)
+    one = client(promoted, metrics, rules)
+    for _ in range(3):
+        answer = one.post("/route", {"prompt": LONG, "policy": "value:100", "explain": True}).json()
+    assert answer["reason"] == "capped"
+    best = max(answer["explanation"]["scores"], key=lambda score: score["score"])
+    assert best["tier"] == answer["tier"]

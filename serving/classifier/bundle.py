@@ -195,7 +195,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> Bundle:
     (draft / "golden.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in bundle.golden), "utf-8")
     names = list(_FILES)
     if bundle.trained_on is not None:  # not compressed: int8 embeddings hardly shrink, and every worker reads them
-        np.savez(draft / _TRAINED_ON, **vars(bundle.trained_on))
+        np.savez(draft / _TRAINED_ON, **bundle.trained_on.to_arrays())  # type: ignore[arg-type]
         names.append(_TRAINED_ON)
     hashes = {name: _sha256(draft / name) for name in names}
     manifest = bundle.manifest.model_copy(update={"files": hashes})

@@ -1,6 +1,7 @@
 """Which features moved a prediction: each in turn is put at what is typical of the training prompts."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,15 +10,16 @@ from serving.chat import Conversation
 from serving.classifier.classifier import Classifier
 from serving.classifier.features import FEATURE_NAMES, text_features
 
-MEANING = "embedding"
+MEANING: Final = "embedding"
 """What the embedding as a whole is called among the features."""
 
 
 @dataclass(frozen=True)
 class Effects:
-    """m features, k tiers. value, typical: (m,), NaN for the embedding. change: (m, k), what P(acceptable) is more
+    """m features, k tiers.
 
-    than it would be if the feature alone had its typical value.
+    value, typical: (m,), NaN for the embedding. change: (m, k), by how much P(acceptable) is higher than if that
+    feature alone had its typical value.
     """
 
     names: tuple[str, ...]
@@ -36,7 +38,7 @@ def effects(classifier: Classifier, conversation: Conversation) -> Effects | Non
     if bundle.trained_on is None or len(bundle.trained_on) == 0:
         return None
     features = text_features(conversation)
-    typical = np.median(bundle.trained_on.features, axis=0).astype(np.float32)
+    typical = bundle.trained_on.typical_features
     changed = np.tile(features, (len(features) + 1, 1))
     np.fill_diagonal(changed[1:], typical)
     embedding = classifier.embedding(conversation)

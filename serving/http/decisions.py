@@ -81,7 +81,10 @@ class Decisions:
 
     def _decide_or_error(self, item: object, index: int, router: Router) -> dict[str, object]:
         try:
-            return self._decided(self._read(_object(item, where=None)), router).model_dump()
+            asked = self._read(_object(item, where=None))
+            if asked.explain:  # some milliseconds each, and batches wait in one line
+                raise InputError("is for single requests: ask /route", where="explain")
+            return self._decided(asked, router).model_dump()
         except InputError as error:
             where = f"requests[{index}]" + (f".{error.where}" if error.where else "")
             return {"error": error_object(str(error), "invalid_request_error", where)}
@@ -115,7 +118,7 @@ class Decisions:
     def _explain(self, asked: object) -> bool:
         if not isinstance(asked, bool | None):
             raise InputError(f"must be true or false, not {type(asked).__name__}", where="explain")
-        if asked and not self._settings.explain:
+        if asked and not self._settings.explains:
             raise InputError("is switched off in the settings of this service", where="explain")
         return bool(asked)
 

@@ -115,6 +115,6 @@ _BATCH_ANSWER: Final[Json] = {
     "required": ["object", "data"],
     "properties": {
         "object": {"const": "list"},
-        "data": {"type": "array", "items": {"anyOf": [*_DECISION["anyOf"], ref("Error")]}},
+        "data": {"type": "array", "items": {"anyOf": [ref("Decision"), ref("Error")]}},
     },
 }

@@ -23,9 +23,10 @@ class _Shown(BaseModel):
 
 
 class TierScore(_Shown):
-    """One tier: P(acceptable), what it would cost (null when a price is unknown), and probability - μ × cost.
+    """One tier: P(acceptable), what it would cost (null when a price is unknown), and what the rule compares.
 
-    eligible: whether it can take the request at all.
+    score: probability - μ × cost, where the policy `share` counts a cost of 1 for the top tier and 0 for others; less
+    what a cap on the top tier's share takes from it. eligible: whether it can take the request at all.
     """
 
     tier: str
@@ -127,7 +128,7 @@ def nearest_prompts(
     outcomes = trained_on.acceptable[:, columns]
     return tuple(
         Neighbour(
-            id=str(trained_on.id[row]),
+            id=trained_on.ids[row],
             similarity=round(float(cosine), 4),
             acceptable={name: _known(outcome) for name, outcome in zip(names, outcomes[row], strict=True)},
         )

@@ -65,13 +65,15 @@ class ExplainedDecision(Decision):
 class _Weighed(NamedTuple):
     """Every tier as the policy sees it, arrays (k,): may it, P(acceptable), expected cost, score; and with which μ.
 
-    refused: the target is not supported. fallback: the features alone were used.
+    surcharge: what the cap takes from the top tier's score. refused: the target is not supported. fallback: the
+    features alone were used.
     """
 
     eligible: Sequence[bool]
     proba: NDArray[np.float64]
     expected: NDArray[np.float64]
     scores: NDArray[np.float64]
+    surcharge: float
     mu: float
     refused: bool
     fallback: bool
@@ -130,7 +132,7 @@ class Router:
 
         Raises InputError when this router cannot follow the policy, or no tier can take the conversation.
         """
-        return self._decide(self._weighed(conversation, policy), policy, who, rules)
+        return self._decide(self._weighed(conversation, policy, rules), who, rules)
 
     def explain(
         self,
@@ -140,31 +142,34 @@ class Router:
         rules: Rules = NO_RULES,
     ) -> ExplainedDecision:
         """The decision with its reasons, which take some milliseconds more; raises what `decide` raises."""
-        weighed = self._weighed(conversation, policy)
-        decision = self._decide(weighed, policy, who, rules)
+        weighed = self._weighed(conversation, policy, rules)
+        decision = self._decide(weighed, who, rules)
         costs = [float(cost) if self._priced else None for cost in weighed.expected]
         explanation = Explanation(
             threshold=weighed.mu,
-            scores=tier_scores(self.tiers, weighed.proba, costs, weighed.scores, weighed.eligible),
+            scores=tier_scores(
+                self.tiers, weighed.proba, costs, weighed.scores - weighed.surcharge * self._top_only, weighed.eligible
+            ),
             features=feature_effects(self.classifier, conversation, self._names, self._columns),
             nearest=nearest_prompts(self.classifier, conversation, self._names, self._columns),
         )
         return ExplainedDecision(**dict(decision), explanation=explanation)
 
-    def _weighed(self, conversation: Conversation, policy: Policy) -> _Weighed:
-        """What the policy makes of every tier, before any rule of the operator's."""
+    def _weighed(self, conversation: Conversation, policy: Policy, rules: Rules) -> _Weighed:
+        """What the policy makes of every tier, and what the cap of the rules would take from the top."""
         eligible = eligible_tiers(self.tiers, conversation)
         prediction = self.classifier.predict(conversation)
         mu, refused = self._mu(policy, prediction.fallback)
         proba = prediction.proba[self._columns]
         expected = self._costs(prediction)
-        scores = proba - mu * (self._top_only if policy.name == "share" else expected)
-        return _Weighed(eligible, proba, expected, scores, mu, refused, prediction.fallback)
-
-    def _decide(self, weighed: _Weighed, policy: Policy, who: Attribution, rules: Rules) -> Decision:
-        eligible, proba, expected, scores, mu, refused, fallback = weighed
+        by_share, fallback = policy.name == "share", prediction.fallback
+        scores = proba - mu * (self._top_only if by_share else expected)
         share = rules.greedy_top_share(len(self.tiers))
-        surcharge = 0.0 if share is None else self._surcharge(share, mu, policy.name == "share", fallback)
+        surcharge = 0.0 if share is None else self._surcharge(share, mu, by_share, fallback)
+        return _Weighed(eligible, proba, expected, scores, surcharge, mu, refused, fallback)
+
+    def _decide(self, weighed: _Weighed, who: Attribution, rules: Rules) -> Decision:
+        eligible, proba, expected, scores, surcharge, mu, refused, fallback = weighed
         choice = rules.choose(self._names, scores.tolist(), eligible, who, surcharge=surcharge)
         tier = self.tiers[choice.tier]
         return Decision(

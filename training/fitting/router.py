@@ -100,11 +100,11 @@ def _trained_on(examples: Examples, part: NDArray[np.intp], most: int) -> Traine
     rows = np.sort(rows[np.argsort(examples.key[rows], kind="stable")][:most])
     codes, scale = quantised(examples.embedding[rows])
     return TrainedOn(
-        id=examples.id[rows].astype(np.str_),
+        ids=tuple(examples.id[rows]),
         codes=codes,
         scale=scale,
         features=examples.features[rows],
-        acceptable=examples.acceptable[rows],
+        acceptable=examples.judged()[rows],
         seen=seen_keys(examples.key[part != PARTS.index("test")]),
     )
 
