@@ -52,7 +52,7 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
     if data.ladder.acceptable_from is not None:
         config = config.model_copy(update={"acceptable_from": data.ladder.acceptable_from})
     encoder = encoder_for(home, DEFAULT_ENCODER)
-    examples = _examples(data, home, config, encoder, say)
+    examples = labelled_examples(data, home, config, encoder, say)
     groups = prompt_groups(examples, config.same_prompt_cosine)
     part = split_parts(examples, groups, config.split)
     say(f"{len(examples):,} prompts in {groups.max() + 1:,} groups: " + _counted(part))
@@ -78,7 +78,8 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
     return Trained(version, run_id, metrics, bundle, promoted, comparison)
 
 
-def _examples(data: Data, home: Path, config: TrainingConfig, encoder: Encoder, say: Say) -> Examples:
+def labelled_examples(data: Data, home: Path, config: TrainingConfig, encoder: Encoder, say: Say) -> Examples:
+    """The prompts of the data with a label for at least one tier, embedded. Raises LabelError if there are none."""
     labeller = Labeller(
         tiers=data.ladder.names,
         acceptable_from=config.acceptable_from,
