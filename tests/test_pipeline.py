@@ -17,7 +17,9 @@ from serving.routing.promoted import pointed_to
 from tests.factories import FakeEncoder, made_up_log
 from training.cli import tierwise
 from training.config import read_config
+from training.data import log_data
 from training.fitting.router import GOLDEN_PROMPTS
+from training.pipeline import train
 from training.registry import Registry, Version
 from training.tracking import MU_STEPS
 
@@ -206,6 +208,15 @@ def test_without_promote_a_version_is_only_registered(never: Trainer) -> None:
     assert never.trained()["promoted"] is False
     assert never.versions()[1].aliases == ("challenger",)
     assert not (never.home / "served").exists()
+
+
+def test_without_promote_a_version_is_compared_with_the_champion_all_the_same(once: Trainer) -> None:
+    data = log_data((once.log,), once.home, say=lambda _: None)
+    trained = train(data, once.home, read_config(once.config), promote=False, force=False, say=lambda _: None)
+    assert not trained.promoted
+    assert trained.comparison is not None
+    assert trained.comparison.difference == 0  # the same log, the same settings
+    assert once.versions()[1].aliases == ("champion",)
 
 
 def test_an_equal_version_is_promoted(once: Trainer) -> None:

@@ -34,7 +34,7 @@ _BASELINES: Final = ("random", "prompt_length", "question_length", "oracle")  # 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run produced."""
+    """What a run produced. comparison: with the champion before it, None where there was none to compare with."""
 
     version: int
     run_id: str
@@ -71,10 +71,8 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
         registry = Registry(home)
         run_id = log_training(registry, data, config, part, bundle, judged, evaluation, card, Path(folder))
     version = registry.register(run_id, card, {"dataset_digest": bundle.manifest.dataset_digest})
-    promoted, comparison = False, None
-    if promote:
-        comparison = _against_champion(registry, bundle, held_out, groups[test])
-        promoted = _promotes(registry, version, comparison, force=force, say=say)
+    comparison = _against_champion(registry, bundle, held_out, groups[test])
+    promoted = promote and _promotes(registry, version, comparison, force=force, say=say)
     return Trained(version, run_id, metrics, bundle, promoted, comparison)
 
 
