@@ -21,7 +21,7 @@ from training.data import log_data
 from training.fitting.router import GOLDEN_PROMPTS
 from training.pipeline import train
 from training.registry import Registry, Version
-from training.tracking import MU_STEPS
+from training.tracking import MU_STEPS, logged_curve
 
 # One tree that hardly moves: every prompt gets about the same probability.
 BLUNT = """
@@ -173,6 +173,14 @@ def test_a_run_has_metrics_of_every_tier_and_a_curve_in_steps(once: Trainer) -> 
     ]
     assert [sum(point.value for point in at_mu) for at_mu in zip(*shares, strict=True)] == pytest.approx([1] * 62)
     assert shares[0][-1].value == 1  # at the largest μ everything goes to the cheapest tier
+
+
+def test_a_logged_curve_comes_back_by_step_and_is_empty_where_there_is_none(once: Trainer) -> None:
+    registry, run_id = Registry(once.home), once.versions()[1].run_id
+    cost = logged_curve(registry, run_id, "cost")
+    assert list(cost.index) == list(range(len(MU_STEPS)))
+    assert cost.iloc[0] > cost.iloc[-1]
+    assert logged_curve(registry, run_id, "no such curve").empty
 
 
 def test_a_run_has_plots_and_the_bundle_that_was_registered(once: Trainer) -> None:
