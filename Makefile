@@ -5,7 +5,7 @@ STATE := $(or $(TIERWISE_HOME),.tierwise)
 export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: serve test check bench format lock bento mlflow clean
+.PHONY: serve test check bench format lock bento mlflow notebook docs clean
 
 # Ready when the lock is installed; made again when the lock changes.
 .venv: requirements.lock pyproject.toml
@@ -49,6 +49,16 @@ bento: .venv
 mlflow: .venv
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 \
 		--backend-store-uri sqlite:///$(abspath $(STATE))/mlflow.db
+
+# JupyterLab is installed at the first use: docs/decisions/2026-11-25-notebooks.md
+notebook: .venv
+	@test -e $(BIN)/jupyter-lab || $(BIN)/pip install --quiet --disable-pip-version-check 'jupyterlab>=4,<5'
+	$(BIN)/jupyter-lab --ip=127.0.0.1 --FileContentsManager.preferred_dir=notebooks \
+		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+
+# What of the documentation is made from the code.
+docs: .venv
+	$(BIN)/python -m training.reference docs/configuration.md
 
 # Leaves the state alone: routers, their history, and embeddings that took hours.
 clean:

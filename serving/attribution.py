@@ -47,10 +47,10 @@ class Pin(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    team: str | None = Field(None, min_length=1)
-    feature: str | None = Field(None, min_length=1)
-    task: str | None = Field(None, min_length=1)
-    tier: TierName
+    team: str | None = Field(None, min_length=1, description="the `team` in a request's metadata; not set: any")
+    feature: str | None = Field(None, min_length=1, description="its `feature`; not set: any")
+    task: str | None = Field(None, min_length=1, description="its `task`; not set: any. One of the three is needed")
+    tier: TierName = Field(description="the tier such requests get where it can take them")
 
     @model_validator(mode="after")
     def _says_for_whom(self) -> Self:

@@ -26,11 +26,15 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid", toml_file=_FILE)
 
-    home: Path = Field(Path(".tierwise"), description="folder of all state")
+    home: Path = Field(Path(".tierwise"), description="folder of all state, seen from the working folder")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(3000, ge=1, le=65535, description="port to listen on")
-    workers: int = Field(1, ge=1, le=64, description="worker processes, each with its own copy of the router")
-    policy: str = Field("quality:0.95", description="policy of a request that names none")
+    workers: int = Field(
+        1, ge=1, le=64, description="processes, each with its own copy of the router and memory of embeddings"
+    )
+    policy: str = Field(
+        "quality:0.95", description="policy of a request that names none: quality:TARGET, share:MAX_SHARE or value:USD"
+    )
     tiers: tuple[TierEntry, ...] | None = Field(
         None, min_length=2, description="models, prices and capabilities per tier, cheapest first"
     )
@@ -40,9 +44,13 @@ class Settings(BaseSettings):
     session_ttl_s: float | None = Field(
         None,
         gt=0,
-        description="seconds a session keeps its tier after it was last seen; not set: every request is decided anew",
+        description="seconds a session keeps its tier after it was last seen, to within a tenth; not set: not sticky",
     )
-    max_sessions: int = Field(100_000, ge=1_000, description="sessions remembered on this machine, 0.1 KB each")
+    max_sessions: int = Field(
+        100_000,
+        ge=1_000,
+        description="sessions remembered on this machine, 0.1 KB each; the least recently seen go first",
+    )
     max_top_share: float | None = Field(
         None, ge=0, le=1, description="largest share of decisions that go to the top tier by choice, under any policy"
     )
@@ -58,8 +66,8 @@ class Settings(BaseSettings):
         "similar a prompt is to them; not set: only when listening on this machine's own address",
     )
     memo_size: int = Field(10_000, ge=1, description="embeddings of recent prompts kept per worker, 1.5 KB each")
-    max_request_bytes: int = Field(1_000_000, ge=1_000, description="largest body of one request")
-    max_batch_bytes: int = Field(16_000_000, ge=1_000, description="largest body of a batch of requests")
+    max_request_bytes: int = Field(1_000_000, ge=1_000, description="bytes of the largest body of one request")
+    max_batch_bytes: int = Field(16_000_000, ge=1_000, description="bytes of the largest body of a batch of requests")
     max_batch_requests: int = Field(1_000, ge=1, description="most requests in a batch")
 
     @classmethod

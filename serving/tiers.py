@@ -27,7 +27,7 @@ def _price_in_pico(value: object) -> object:
     return None if value is None else pico_usd_per_token(str(value))
 
 
-UsdPerMtok = Annotated[int | None, BeforeValidator(_price_in_pico)]
+UsdPerMtok = Annotated[int | None, BeforeValidator(_price_in_pico, json_schema_input_type=float | None)]
 """Written as USD per million tokens, held as integer pico-USD per token; None when unknown."""
 
 
@@ -39,12 +39,18 @@ class _Unpriced(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: TierName
-    models: tuple[str, ...] = Field(min_length=1)
-    context_window: int | None = Field(default=None, ge=1, description="tokens of request and answer together")
-    tools: bool | None = Field(default=None, description="whether it can call tools")
-    vision: bool | None = Field(default=None, description="whether it can read images")
-    json_mode: bool | None = Field(default=None, description="whether it can answer in JSON mode or to a schema")
+    name: TierName = Field(description="the name that logs, rules and decisions call it by")
+    models: tuple[str, ...] = Field(
+        min_length=1, description="its models; decisions name the first, the others are its equals"
+    )
+    context_window: int | None = Field(
+        default=None, ge=1, description="tokens of request and answer together; not set: assumed wide enough"
+    )
+    tools: bool | None = Field(default=None, description="whether it can call tools; not set: assumed so")
+    vision: bool | None = Field(default=None, description="whether it can read images; not set: assumed so")
+    json_mode: bool | None = Field(
+        default=None, description="whether it can answer in JSON mode or to a schema; not set: assumed so"
+    )
 
 
 class Tier(_Unpriced):
@@ -65,8 +71,10 @@ class Tier(_Unpriced):
 class TierEntry(_Unpriced):
     """A tier as a user writes it in a ladder file or in the settings, priced in USD per million tokens."""
 
-    usd_per_mtok_in: UsdPerMtok = None
-    usd_per_mtok_out: UsdPerMtok = None
+    usd_per_mtok_in: UsdPerMtok = Field(
+        default=None, description="USD for a million tokens in, six decimals at most; not set: unknown, not free"
+    )
+    usd_per_mtok_out: UsdPerMtok = Field(default=None, description="the same for tokens out; both prices or neither")
 
     @model_validator(mode="after")
     def _has_both_prices_or_none(self) -> Self:

@@ -1,18 +1,16 @@
 """What every test shares: an encoder built once, state in a temporary folder, and no way out but loopback."""
 
-import ipaddress
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from serving.classifier.bundle import Bundle
 from tests.factories import made_up_log, trained_bundle
+from tests.loopback import stay_on_loopback
 from training.encoders import DEFAULT_ENCODER, build_default_encoder
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before anything imports mlflow
@@ -101,15 +99,6 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _loopback_only() -> Iterator[None]:
     """A connection to anywhere else fails the test that tried it."""
-    connect = socket.socket.connect
-
-    def checked(self: socket.socket, address: Any) -> None:
-        host = address[0] if isinstance(address, tuple) else "127.0.0.1"
-        if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
-            raise AssertionError(f"a test reached for {host!r}; tests stay on loopback")
-        connect(self, address)
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(socket.socket, "connect", checked)
-    yield
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        stay_on_loopback(patch)
+        yield

@@ -17,9 +17,11 @@ from serving.routing.promoted import pointed_to
 from tests.factories import FakeEncoder, made_up_log
 from training.cli import tierwise
 from training.config import read_config
+from training.data import log_data
 from training.fitting.router import GOLDEN_PROMPTS
+from training.pipeline import train
 from training.registry import Registry, Version
-from training.tracking import MU_STEPS
+from training.tracking import MU_STEPS, logged_curve
 
 # One tree that hardly moves: every prompt gets about the same probability.
 BLUNT = """
@@ -174,6 +176,14 @@ def test_a_run_has_metrics_of_every_tier_and_a_curve_in_steps(once: Trainer) -> 
     assert shares[0][-1].value == 1  # at the largest μ everything goes to the cheapest tier
 
 
+def test_a_logged_curve_comes_back_by_step_and_is_empty_where_there_is_none(once: Trainer) -> None:
+    registry, run_id = Registry(once.home), once.versions()[1].run_id
+    cost = logged_curve(registry, run_id, "cost")
+    assert list(cost.index) == list(range(len(MU_STEPS)))
+    assert cost.iloc[0] > cost.iloc[-1]
+    assert logged_curve(registry, run_id, "no such curve").empty
+
+
 def test_a_run_has_plots_and_the_bundle_that_was_registered(once: Trainer) -> None:
     run_id = once.versions()[1].run_id
     client = mlflow.MlflowClient()
@@ -207,6 +217,15 @@ def test_without_promote_a_version_is_only_registered(never: Trainer) -> None:
     assert never.trained()["promoted"] is False
     assert never.versions()[1].aliases == ("challenger",)
     assert not (never.home / "served").exists()
+
+
+def test_without_promote_a_version_is_compared_with_the_champion_all_the_same(once: Trainer) -> None:
+    data = log_data((once.log,), once.home, say=lambda _: None)
+    trained = train(data, once.home, read_config(once.config), promote=False, force=False, say=lambda _: None)
+    assert not trained.promoted
+    assert trained.comparison is not None
+    assert trained.comparison.difference == 0  # the same log, the same settings
+    assert once.versions()[1].aliases == ("champion",)
 
 
 def test_an_equal_version_is_promoted(once: Trainer) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 import serving.cli
 from serving.errors import InputError, TierwiseError
 from serving.settings import read_settings
+from training.libraries import prepare_libraries
 
 if TYPE_CHECKING:
     from training.registry import Registry
@@ -212,10 +212,8 @@ for command in serving.cli.COMMANDS:
 
 def main() -> None:
     """The console script."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # on a busy machine threads that spin take each other's time
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    prepare_libraries()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     tierwise()
 
 

@@ -14,10 +14,10 @@ class Split(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fit: float = Field(0.55, gt=0)
-    calibrate: float = Field(0.10, gt=0)
-    threshold: float = Field(0.20, gt=0)
-    test: float = Field(0.15, gt=0)
+    fit: float = Field(0.55, gt=0, description="to fit the heads")
+    calibrate: float = Field(0.10, gt=0, description="to calibrate their probabilities")
+    threshold: float = Field(0.20, gt=0, description="to choose the thresholds that targets need")
+    test: float = Field(0.15, gt=0, description="only ever judged on; the four sum to 1")
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Self:
@@ -31,9 +31,9 @@ class FeedbackWeights(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    regenerate: float = Field(0.5, ge=0, le=1)
-    escalate: float = Field(0.8, ge=0, le=1)
-    edit: float = Field(0.3, ge=0, le=1)
+    regenerate: float = Field(0.5, ge=0, le=1, description="another answer was asked for")
+    escalate: float = Field(0.8, ge=0, le=1, description="a stronger model was asked")
+    edit: float = Field(0.3, ge=0, le=1, description="the answer was edited before it was used")
 
 
 class HeadSettings(BaseModel):
@@ -42,35 +42,44 @@ class HeadSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     components: int = Field(64, ge=1, le=384, description="principal components of the embedding")
-    trees: int = Field(120, ge=1, le=1000)
-    learning_rate: float = Field(0.05, gt=0, le=1)
-    leaves: int = Field(12, ge=2, le=64)
-    depth: int = Field(5, ge=1, le=20, description="a prediction takes as many steps")
-    min_samples_leaf: int = Field(25, ge=1)
-    l2: float = Field(5.0, ge=0)
-    fallback_trees: int = Field(60, ge=1, le=1000, description="of the features-only heads")
-    token_trees: int = Field(40, ge=1, le=1000, description="of the expected output tokens")
+    trees: int = Field(120, ge=1, le=1000, description="trees of a head, one head a tier")
+    learning_rate: float = Field(0.05, gt=0, le=1, description="how much each tree counts")
+    leaves: int = Field(12, ge=2, le=64, description="most leaves of a tree")
+    depth: int = Field(5, ge=1, le=20, description="most levels of a tree; a prediction takes as many steps")
+    min_samples_leaf: int = Field(
+        25, ge=1, description="fewest prompts in a leaf; fewer where a tier has few labels, down to 5"
+    )
+    l2: float = Field(5.0, ge=0, description="shrinks what leaves with few prompts say")
+    fallback_trees: int = Field(60, ge=1, le=1000, description="trees of the features-only heads")
+    token_trees: int = Field(40, ge=1, le=1000, description="trees for the expected output tokens")
 
 
 class TrainingConfig(BaseModel):
-    """The `[training]` section."""
+    """The `[training]` section of the file given to `tierwise train --config`. Unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     acceptable_from: float = Field(
-        0.5, ge=0, le=1, description="least score that is acceptable, unless the ladder says"
+        0.5, ge=0, le=1, description="least score that is acceptable, unless the ladder file says"
     )
-    targets: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.90, 0.95, 0.98, 0.99), min_length=1)
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    max_weight: float = Field(10.0, ge=1, description="clip of inverse propensities")
-    min_labels: int = Field(30, ge=10, description="fewest labels of a tier, and of its rarer outcome a third of them")
-    same_prompt_cosine: float = Field(0.95, gt=0, le=1, description="prompts this similar are one group")
+    targets: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.90, 0.95, 0.98, 0.99), min_length=1, description="retained qualities that can be asked for as quality:TARGET"
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="with which each target is promised")
+    max_weight: float = Field(10.0, ge=1, description="inverse propensities are clipped here")
+    min_labels: int = Field(30, ge=10, description="fewest labels of a tier; of its rarer outcome, a third as many")
+    same_prompt_cosine: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="prompts with embeddings this similar are one group, which no part of the split divides",
+    )
     remembered_prompts: int = Field(
         20_000,
         ge=0,
         description="fitted prompts whose embeddings the bundle keeps, for explanations and baselines; 0 keeps none",
     )
-    seed: int = 0
+    seed: int = Field(0, ge=0, description="of whatever is drawn at random in fitting")
     split: Split = Split()
     feedback_weight: FeedbackWeights = FeedbackWeights()
     heads: HeadSettings = HeadSettings()

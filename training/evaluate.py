@@ -54,7 +54,7 @@ def evaluate_router(
         if outcomes.pair is not None:
             _check_pair(outcomes.pair, examples, data)
         digest = examples.digest()
-        examples, seen = _unseen(examples, bundle)
+        examples, seen = unseen(examples, bundle)
         tiers = data.ladder.tiers
         groups = prompt_groups(examples, TrainingConfig().same_prompt_cosine)
         trained_for = [tier.name for tier in tiers] == [tier.name for tier in bundle.tiers]
@@ -142,7 +142,7 @@ def _examples(data: Data, bundle: Bundle, outcomes: Outcomes, home: Path) -> Exa
     return examples
 
 
-def _unseen(examples: Examples, bundle: Bundle) -> tuple[Examples, int | None]:
+def unseen(examples: Examples, bundle: Bundle) -> tuple[Examples, int | None]:
     """The examples without those that the router was made from, and how many those were."""
     if bundle.trained_on is None:
         return examples, None

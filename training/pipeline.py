@@ -40,7 +40,7 @@ _BASELINES: Final = (
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run produced."""
+    """What a run produced. comparison: with the champion before it, None where there was none to compare with."""
 
     version: int
     run_id: str
@@ -58,7 +58,7 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
     if data.ladder.acceptable_from is not None:
         config = config.model_copy(update={"acceptable_from": data.ladder.acceptable_from})
     encoder = encoder_for(home, DEFAULT_ENCODER)
-    examples = _examples(data, home, config, encoder, say)
+    examples = labelled_examples(data, home, config, encoder, say)
     groups = prompt_groups(examples, config.same_prompt_cosine)
     part = split_parts(examples, groups, config.split)
     say(f"{len(examples):,} prompts in {groups.max() + 1:,} groups: " + _counted(part))
@@ -77,14 +77,13 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
         registry = Registry(home)
         run_id = log_training(registry, data, config, part, bundle, judged, evaluation, card, Path(folder))
     version = registry.register(run_id, card, {"dataset_digest": bundle.manifest.dataset_digest})
-    promoted, comparison = False, None
-    if promote:
-        comparison = _against_champion(registry, bundle, held_out, groups[test])
-        promoted = _promotes(registry, version, comparison, force=force, say=say)
+    comparison = _against_champion(registry, bundle, held_out, groups[test])
+    promoted = promote and _promotes(registry, version, comparison, force=force, say=say)
     return Trained(version, run_id, metrics, bundle, promoted, comparison)
 
 
-def _examples(data: Data, home: Path, config: TrainingConfig, encoder: Encoder, say: Say) -> Examples:
+def labelled_examples(data: Data, home: Path, config: TrainingConfig, encoder: Encoder, say: Say) -> Examples:
+    """The prompts of the data with a label for at least one tier, embedded. Raises LabelError if there are none."""
     labeller = Labeller(
         tiers=data.ladder.names,
         acceptable_from=config.acceptable_from,

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import mlflow
 import numpy as np
+import pandas as pd
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource
 from mlflow.entities import Metric
@@ -89,6 +90,12 @@ def log_evaluation(
         if evaluation.curve is not None:
             mlflow.log_figure(curve_figure(evaluation), "plots/quality_cost.png")
     return registry.looks(outcomes_digest)
+
+
+def logged_curve(registry: Registry, run_id: str, name: str) -> "pd.Series[float]":
+    """The values of `curve/{name}` that a run logged, by step; empty where it has none."""
+    history = mlflow.MlflowClient(registry.uri).get_metric_history(run_id, f"curve/{name}")
+    return pd.Series({metric.step: metric.value for metric in history}, dtype=float).sort_index()
 
 
 def curve_by_mu(judged: Judged, mus: NDArray[np.float64]) -> Curve:
