@@ -81,7 +81,7 @@ def test_graded_scores_of_a_pair_count_as_they_are(router: Path, tmp_path: Path)
     ]
     pd.DataFrame(rows).to_parquet(tmp_path / "graded.parquet")
     found = judged("--router", router, "--outcomes", tmp_path / "graded.parquet", "--weak", WEAK, "--strong", STRONG)
-    assert found["quality"] == pytest.approx({"weak": 0.6, "strong": 0.9}, abs=1e-6)
+    assert [found["alone"][tier]["quality"] for tier in ("weak", "strong")] == pytest.approx([0.6, 0.9], abs=1e-6)
     assert found["apgr"] == pytest.approx(0.5)  # every prompt gains the same: no ranking can do better
 
 
@@ -125,6 +125,40 @@ def test_prompts_that_the_router_was_made_from_are_left_out(
     assert "made from all 220 prompts of these outcomes: judge it on others" in refused.output
 
 
+@pytest.mark.parametrize("case", ["the top tier is free", "nobody tried the top tier", "nobody tried the middle one"])
+def test_what_has_nothing_to_be_divided_by_is_null(router: Path, tmp_path: Path, case: str) -> None:
+    log = made_up_log(tmp_path / "log.jsonl", 100, seed=4)
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    for i, row in enumerate(rows):
+        if case == "the top tier is free":
+            row["outcomes"][2]["cost_usd"] = 0
+        else:
+            left = (0, 1) if case == "nobody tried the top tier" else (0, 2)
+            row["outcomes"] = [row["outcomes"][left[i % 2]] | {"propensity": 0.5}]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = judged("--router", router, "--outcomes", log)
+    assert found["n"] == 100
+    if case == "the top tier is free":
+        assert found["targets"]["0.95"]["relative_cost"] is None
+        assert found["apgr"] is not None
+    else:
+        empty = "premium" if case == "nobody tried the top tier" else "standard"
+        assert found["alone"][empty]["quality"] is None
+    assert run("--router", router, "--outcomes", log).exit_code == 0
+
+
+def test_models_that_are_equally_good_have_no_gap_to_recover(router: Path, tmp_path: Path) -> None:
+    # The same three grades in another order: means that differ by rounding only.
+    rows = [
+        {"prompt_id": i, "prompt": f"Question {i}", "model": model, "score": (0.1, 0.7, 0.4)[(i + shift) % 3]}
+        for i in range(60)
+        for model, shift in ((WEAK, 0), (STRONG, 1))
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "equal.parquet")
+    found = judged("--router", router, "--outcomes", tmp_path / "equal.parquet", "--weak", WEAK, "--strong", STRONG)
+    assert found["apgr"] is None
+
+
 def test_every_look_at_the_same_outcomes_is_counted(router: Path, table: Path) -> None:
     arguments = ("--router", router, "--outcomes", table, "--weak", WEAK, "--strong", STRONG, "--baselines", "none")
     assert [judged(*arguments)["looks"] for _ in range(2)] == [1, 2]
@@ -147,8 +181,8 @@ def test_outcomes_of_one_tier_with_propensities_are_judged_by_inverse_propensity
     found = judged("--router", router, "--outcomes", log)
     assert found["n"] == 300
     # A hundred answers a tier, standard error .03 and .05: a mean over what was tried, never above 1.
-    assert found["quality"]["premium"] == pytest.approx(0.9, abs=0.1)
-    assert found["quality"]["economy"] == pytest.approx(0.5, abs=0.15)
+    assert found["alone"]["premium"]["quality"] == pytest.approx(0.9, abs=0.1)
+    assert found["alone"]["economy"]["quality"] == pytest.approx(0.5, abs=0.15)
     assert max(found["targets"]["0.9"]["retained_quality_interval"]) < 1.3
     assert "oracle" in found["baselines_missing"]
 

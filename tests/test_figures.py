@@ -11,6 +11,7 @@ from tests.factories import TIERS, made_up_examples
 from training.data import public_data
 from training.evaluation.evaluation import Evaluation, evaluate
 from training.evaluation.figures import target_figures, tier_figures
+from training.evaluation.intervals import Resamples
 from training.evaluation.judged import Judged, judge
 from training.evaluation.model_card import MOST_CHARS, known_failures, model_card
 from training.evaluation.naming import flat_metrics
@@ -26,7 +27,9 @@ def by_hand() -> Judged:
     proba = np.array([[0.9, 0.5, 0.5], [0.1, 0.9, 0.5], [0.1, 0.2, 0.9], [0.9, 0.1, 0.1]])
     cost = np.broadcast_to([1.0, 2.0, 10.0], (4, 3))
     examples = made_up_examples(4)
-    return Judged(proba, cost, acceptable, np.ones((4, 3)), acceptable, cost, np.arange(4), examples, "recorded")
+    return Judged(
+        proba, cost, acceptable, np.ones((4, 3)), acceptable, cost, Resamples.of(np.arange(4)), examples, "recorded"
+    )
 
 
 def test_retained_quality_cost_and_shares_of_a_target_by_hand() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.evaluation.intervals import Estimate, estimated, group_weights
+from training.evaluation.intervals import Estimate, Resamples, estimated
 from training.evaluation.probabilities import auc, bins_of, brier, squared_calibration_error
 
 ONE = np.ones(4)
@@ -65,7 +65,7 @@ def test_bins_are_equally_filled_and_keep_equal_probabilities_together() -> None
 
 def test_groups_are_drawn_whole() -> None:
     groups = np.array([5, 5, 5, 9, 9, 2])
-    for weight in list(group_weights(groups))[:50]:
+    for weight in list(Resamples.of(groups))[:50]:
         assert weight[0] == weight[1] == weight[2]
         assert weight[3] == weight[4]
         assert weight[0] + weight[3] + weight[5] == 3
@@ -74,7 +74,7 @@ def test_groups_are_drawn_whole() -> None:
 def test_an_interval_of_a_mean_is_that_of_theory() -> None:
     rng = np.random.default_rng(3)
     x = rng.normal(size=400)
-    (mean,) = estimated(lambda weight: np.array([weight @ x / weight.sum()]), np.arange(400))
+    (mean,) = estimated(lambda weight: np.array([weight @ x / weight.sum()]), Resamples.of(np.arange(400)))
     assert mean.value == pytest.approx(x.mean())
     assert mean.interval is not None
     half = 1.96 * x.std() / 20
@@ -86,7 +86,7 @@ def test_repeats_of_one_prompt_make_an_interval_no_shorter() -> None:
     x = np.repeat(rng.normal(size=40), 10)
     widths = []
     for groups in (np.arange(400), np.repeat(np.arange(40), 10)):
-        (mean,) = estimated(lambda weight: np.array([weight @ x / weight.sum()]), groups)
+        (mean,) = estimated(lambda weight: np.array([weight @ x / weight.sum()]), Resamples.of(groups))
         assert mean.interval is not None
         widths.append(mean.interval[1] - mean.interval[0])
     assert widths[1] == pytest.approx(widths[0] * 10**0.5, rel=0.2)
@@ -101,7 +101,9 @@ def test_the_interval_of_a_debiased_figure_is_centred_on_it() -> None:
     def statistic(weight: np.ndarray) -> np.ndarray:
         return np.array([squared_calibration_error(true, y, weight, bins)])
 
-    (plain,), (moved,) = (estimated(statistic, np.arange(300), recentre=recentre) for recentre in (False, True))
+    (plain,), (moved,) = (
+        estimated(statistic, Resamples.of(np.arange(300)), recentre=recentre) for recentre in (False, True)
+    )
     assert plain.interval is not None
     assert moved.interval is not None
     assert moved.value is not None
@@ -110,4 +112,22 @@ def test_the_interval_of_a_debiased_figure_is_centred_on_it() -> None:
 
 
 def test_what_is_not_defined_has_no_interval() -> None:
-    assert estimated(lambda _: np.array([np.nan]), np.arange(3)) == [Estimate(None, None)]
+    assert estimated(lambda _: np.array([np.nan]), Resamples.of(np.arange(30))) == [Estimate(None, None)]
+
+
+def test_a_figure_that_many_resamples_lack_has_no_interval() -> None:
+    # Defined only where the first prompt was drawn: in 1 - 1/e of the resamples.
+    (half,) = estimated(lambda w: np.array([1.0 if w[0] else np.nan]), Resamples.of(np.arange(30)))
+    assert half == Estimate(1.0, None)
+
+
+def test_fewer_than_ten_groups_show_nothing_of_other_prompts() -> None:
+    nine = Resamples.of(np.repeat(np.arange(9), 50))
+    (mean,) = estimated(lambda weight: np.array([weight.mean()]), nine)
+    assert mean == Estimate(1.0, None)
+
+
+def test_a_slice_is_drawn_as_it_is_in_the_whole() -> None:
+    resamples = Resamples.of(np.arange(40))
+    for whole, part in zip(resamples, resamples.take(np.arange(7)), strict=True):
+        assert whole[:7].tolist() == part.tolist()

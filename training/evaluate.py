@@ -53,8 +53,8 @@ def evaluate_router(
         examples = _examples(data, bundle, outcomes, home)
         if outcomes.pair is not None:
             _check_pair(outcomes.pair, examples, data)
-        digest = examples.digest()
         examples, seen = unseen(examples, bundle)
+        digest = examples.digest()  # of what is looked at: the same as the training's own of its test part
         tiers = data.ladder.tiers
         groups = prompt_groups(examples, TrainingConfig().same_prompt_cosine)
         trained_for = [tier.name for tier in tiers] == [tier.name for tier in bundle.tiers]
@@ -134,7 +134,7 @@ def _examples(data: Data, bundle: Bundle, outcomes: Outcomes, home: Path) -> Exa
         tiers=data.ladder.names,
         acceptable_from=None if outcomes.pair else data.ladder.acceptable_from or bundle.manifest.acceptable_from,
         feedback_weight=config.feedback_weight,
-        max_weight=config.max_weight,
+        max_weight=bundle.calibration.max_weight,
     )
     encoder = encoder_for(home, bundle.manifest.encoder or DEFAULT_ENCODER)
     store = EmbeddingStore(home / "embeddings", encoder)

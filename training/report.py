@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from training.evaluation.naming import target_suffix
 from training.pipeline import Trained
 from training.registry import Version
+from training.text_table import text_table
 
 
 def trained_json(trained: Trained) -> dict[str, object]:
@@ -47,8 +48,7 @@ def versions_text(versions: Sequence[Version]) -> str:
         marks = ["*" if refused and name.startswith("policy/") else "" for name in columns]
         figures = [_shown(v.metrics, name) + mark for name, mark in zip(columns, marks, strict=True)]
         rows.append([str(v.number), ", ".join(v.aliases), *figures])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = list(text_table(rows[0], rows[1:]))
     if any(row[2].endswith("*") for row in rows):
         lines.append("* the target was refused for want of evidence: figures of the most probable tier")
     return "\n".join(lines)

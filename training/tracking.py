@@ -15,11 +15,11 @@ from mlflow.entities import Metric
 from numpy.typing import NDArray
 
 from serving.classifier.bundle import Bundle, Threshold
-from serving.routing.costs import expected_costs
-from serving.routing.promise import choose
+from serving.routing.costs import unit_cost
 from training.config import TrainingConfig
 from training.data import Data
-from training.evaluation.evaluation import Curve, Evaluation
+from training.evaluation.curves import Curve, curve_by_mu
+from training.evaluation.evaluation import Evaluation
 from training.evaluation.judged import Judged
 from training.evaluation.naming import flat_metrics
 from training.evaluation.plots import curve_figure, reliability_figure, share_figure
@@ -59,8 +59,7 @@ def log_training(
         on = judged.take(judged.speaking)
         mlflow.log_figure(reliability_figure(judged, names), "plots/reliability.png")
         if evaluation.curve is not None:
-            unit = expected_costs(data.ladder.tiers, np.array([1000.0]), np.full((1, len(names)), 1000.0))[0, -1]
-            by_mu = curve_by_mu(on, MU_STEPS / unit)
+            by_mu = curve_by_mu(on, MU_STEPS / (unit_cost(data.ladder.tiers) or 1.0))
             mlflow.MlflowClient(registry.uri).log_batch(
                 run.info.run_id, metrics=list(_curves(evaluation, by_mu, names))
             )
@@ -98,33 +97,21 @@ def logged_curve(registry: Registry, run_id: str, name: str) -> "pd.Series[float
     return pd.Series({metric.step: metric.value for metric in history}, dtype=float).sort_index()
 
 
-def curve_by_mu(judged: Judged, mus: NDArray[np.float64]) -> Curve:
-    """What the rule gives at each μ, on prompts with evidence for every tier."""
-    k, rows = judged.quality.shape[1], np.arange(len(judged))
-    choices = [choose(judged.proba, judged.expected_cost, float(mu)) for mu in mus]
-    one = np.ones(len(judged))
-    best, dearest = judged.tier_quality(one)[-1], judged.cost[:, -1].sum()
-    return Curve(
-        quality=np.array([judged.mean_quality(choice, one) for choice in choices]) / best,
-        cost=np.array([judged.cost[rows, choice].sum() for choice in choices]) / dearest,
-        share=np.array([np.bincount(choice, minlength=k) / len(judged) for choice in choices]),
-    )
-
-
 def _curves(evaluation: Evaluation, by_mu: Curve, names: Sequence[str]) -> Iterator[Metric]:
     """In steps, so that the compare view overlays versions: along μ, and quality by thousandths of the top's cost."""
     now = int(time.time() * 1000)
-    along_mu = {"quality": by_mu.quality, "cost": by_mu.cost}
+    priced = evaluation.costs != "unknown"
+    along_mu = {"quality": by_mu.quality} | ({"cost": by_mu.cost} if priced else {})
     along_mu |= {f"share.{name}": by_mu.share[:, i] for i, name in enumerate(names)}
     for name, values in along_mu.items():
         known = ((step, float(value)) for step, value in enumerate(values) if np.isfinite(value))
         yield from (Metric(f"curve/{name}", value, now, step) for step, value in known)
-    assert evaluation.curve is not None
-    order = np.argsort(evaluation.curve.cost, kind="stable")
-    cost, quality = evaluation.curve.cost[order], np.maximum.accumulate(evaluation.curve.quality[order])
-    for step in _COST_STEPS:
-        if 1000 * cost[0] <= step <= 1000 * cost[-1]:
-            yield Metric("curve/quality_at_cost", float(np.interp(step / 1000, cost, quality)), now, int(step))
+    if not priced or evaluation.curve is None:
+        return
+    at_cost = evaluation.curve.best_at(_COST_STEPS / 1000)
+    for step, quality in zip(_COST_STEPS, at_cost, strict=True):
+        if np.isfinite(quality):
+            yield Metric("curve/quality_at_cost", float(quality), now, int(step))
 
 
 def _log_data(data: Data, digest: str, context: str) -> None:

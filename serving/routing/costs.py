@@ -17,6 +17,12 @@ def priced(tiers: Sequence[Tier]) -> bool:
     return all(tier.priced for tier in tiers)
 
 
+def unit_cost(tiers: Sequence[Tier]) -> float:
+    """What a call with 1,000 tokens in and out costs at the top tier; 0 when it is free. Scales μ across prices."""
+    thousand = np.array([1000.0])
+    return float(expected_costs(tiers, thousand, np.broadcast_to(thousand, (1, len(tiers))))[0, -1])
+
+
 def expected_costs(tiers: Sequence[Tier], input_tokens: FloatArray, output_tokens: FloatArray) -> NDArray[np.float64]:
     """Cost of each prompt at each tier: (n,), (n, k) → float64 (n, k).
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from serving.classifier.bundle import CalibrationSet, Predictions, Threshold
 from serving.classifier.heads import FloatArray
-from serving.routing.costs import expected_costs
+from serving.routing.costs import expected_costs, unit_cost
 from serving.tiers import Tier
 
 CONFIDENCE: Final = 0.95
@@ -44,11 +44,12 @@ def promised_thresholds(
 
     `fallback`: for the features-only heads.
     """
-    usable, weight = _evidence(calibration)
+    weight = evidence(calibration.acceptable, calibration.weight)
+    usable = ~np.isnan(weight).any(axis=1)
     predicted = calibration.fallback if fallback else calibration.predicted
     predicted = Predictions(predicted.proba[usable], predicted.output_tokens[usable])
     costs = expected_costs(tiers, calibration.input_tokens[usable], predicted.output_tokens)
-    unit = expected_costs(tiers, np.array([1000.0]), np.full((1, len(tiers)), 1000.0))[0, -1]
+    unit = unit_cost(tiers)
     grid = _GRID / unit if unit > 0 else _GRID[:1]
     outcomes = _Outcomes(calibration.acceptable[usable], weight[usable], calibration.max_weight)
     choices = [choose(predicted.proba, costs, mu) for mu in grid]
@@ -57,7 +58,7 @@ def promised_thresholds(
 
 @dataclass(frozen=True)
 class _Outcomes:
-    """acceptable: (n, k), NaN where not tried. weight: (n, k), inverse propensity, 1 where every tier was tried.
+    """acceptable: (n, k), NaN where not tried. weight: (n, k), as `evidence` gives it.
 
     max_weight: the clip of the weights. Known before any outcome, so that it bounds the bets.
     """
@@ -81,18 +82,19 @@ class _Outcomes:
         return np.asarray((got - target * top - low) / (high - low), np.float64), -low / (high - low)
 
 
-def _evidence(calibration: CalibrationSet) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Rows that speak for every tier, (n,): all tried, or one tried with its propensity known; and weights (n, k).
+def evidence(acceptable: FloatArray, weight: FloatArray) -> NDArray[np.float64]:
+    """How much each outcome says of a policy: acceptable, weight (n, k), NaN where not tried and not logged → (n, k).
 
-    A row where every tier was tried needs no weight, whichever of its answers was logged with a propensity.
+    1 in rows where every tier was tried, whichever of its answers was logged with a propensity. In rows where one was,
+    its inverse propensity, and 0 at the others. NaN in all other rows: they say nothing of other tiers.
     """
-    tried = ~np.isnan(calibration.acceptable)
-    whole = np.asarray(tried.all(axis=1), np.bool_)
-    known = ~np.isnan(np.where(tried, calibration.weight, 0)).any(axis=1)
-    one = (tried.sum(axis=1) == 1) & known
-    weight = np.nan_to_num(calibration.weight, nan=1.0)
-    weight[whole] = 1
-    return np.asarray(whole | one, np.bool_), weight
+    tried = ~np.isnan(acceptable)
+    whole = tried.all(axis=1)
+    single = (tried.sum(axis=1) == 1) & ~np.isnan(np.where(tried, weight, 0)).any(axis=1)
+    counts = np.where(tried, np.nan_to_num(weight, nan=1.0), 0.0)
+    counts[whole] = 1.0
+    counts[~(whole | single)] = np.nan
+    return np.asarray(counts, np.float64)
 
 
 def _threshold(

@@ -1,15 +1,13 @@
 """Whether a new version is worse than the champion on the same held-out prompts."""
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.classifier.bundle import Bundle
+from training.evaluation.intervals import Resamples, estimated
 from training.fitting.examples import Examples
-
-_RESAMPLES: Final = 2000
 
 
 @dataclass(frozen=True)
@@ -27,13 +25,11 @@ class Comparison:
         return self.low > 0
 
 
-def compare(
-    new: Bundle, champion: Bundle, held_out: Examples, groups: NDArray[np.intp], *, seed: int = 0
-) -> Comparison | None:
+def compare(new: Bundle, champion: Bundle, held_out: Examples, groups: NDArray[np.intp]) -> Comparison | None:
     """Paired difference in Brier score over every judged tier, bootstrapped by prompt group.
 
     The Brier score is proper: neither ranking well nor being well calibrated alone can win it.
-    None when the two cannot be compared: other tiers, another encoder, or nothing labelled.
+    None when the two cannot be compared: other tiers, another encoder, or too little labelled for an interval.
     """
     if [t.name for t in new.tiers] != [t.name for t in champion.tiers]:
         return None
@@ -44,14 +40,14 @@ def compare(
         for bundle in (new, champion)
     ]
     gaps = errors[0] - errors[1]
-    _, member = np.unique(groups, return_inverse=True)
-    sums = np.bincount(member, np.nansum(gaps, axis=1))
-    counts = np.bincount(member, (~np.isnan(gaps)).sum(axis=1))
-    rng = np.random.default_rng(seed)
-    resampled = []
-    for _ in range(_RESAMPLES):
-        drawn = rng.integers(len(sums), size=len(sums))
-        if labels := counts[drawn].sum():
-            resampled.append(sums[drawn].sum() / labels)
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return Comparison(float(np.nanmean(gaps)), float(low), float(high), int(counts.sum()))
+    known = ~np.isnan(gaps)
+    total, labels = np.where(known, gaps, 0).sum(axis=1), known.sum(axis=1)
+
+    def statistic(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        counted = weight @ labels
+        return np.array([weight @ total / counted if counted else np.nan])
+
+    (difference,) = estimated(statistic, Resamples.of(groups))
+    if difference.value is None or difference.interval is None:
+        return None
+    return Comparison(difference.value, *difference.interval, labels=int(labels.sum()))

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from serving.classifier.bundle import Threshold
-from serving.classifier.heads import FloatArray
 from serving.classifier.trained_on import TrainedOn
 from serving.errors import LabelError
 from training.evaluation.baselines.catalogue import Candidate, baselines, ranked
+from training.evaluation.curves import Curve, curve_along
 from training.evaluation.figures import (
     Figures,
+    alone_figures,
     cost_figures,
     ranking_figures,
     target_figures,
@@ -24,19 +24,6 @@ from training.evaluation.judged import Costs, Judged
 from training.evaluation.slices import slices_of
 
 ROUTER: Final = "router"
-_CURVE_POINTS: Final = 101
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Retained quality, relative cost and each tier's share of calls along the rule's path, (points,) and (points, k).
-
-    From every prompt at its cheapest tier to every prompt at its dearest.
-    """
-
-    quality: NDArray[np.float64]
-    cost: NDArray[np.float64]
-    share: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -53,17 +40,16 @@ class Slice:
 class Evaluation:
     """How good a router is on prompts it has not seen. Every figure is defined in docs/metrics.md.
 
-    n: prompts with evidence for every tier; n_labelled: with a label of any. quality, relative_cost: of each tier
-    alone, the latter over the top tier's. ranking and cost are by candidate, the router first. missing: baselines that
-    could not be had, and why. targets is empty for a ladder that the router was not trained for.
+    n: prompts with evidence for every tier; n_labelled: with a label of any. alone: quality and relative cost of each
+    tier for all. ranking and cost are by candidate, the router first. targets is empty for a ladder that the router was
+    not trained for. missing: baselines that could not be had, and why.
     """
 
     n: int
     n_labelled: int
     groups: int
     tiers: Mapping[str, Mapping[str, Estimate | int]]
-    quality: Mapping[str, float]
-    relative_cost: Mapping[str, float]
+    alone: Mapping[str, Figures]
     ranking: Mapping[str, Figures]
     cost: Mapping[str, Mapping[float, Figures]]
     targets: Mapping[float, Figures]
@@ -97,14 +83,13 @@ def evaluate(
     return Evaluation(
         n=len(on),
         n_labelled=len(judged),
-        groups=len(np.unique(on.groups)),
+        groups=on.resamples.groups,
         tiers=tier_figures(judged, names),
-        quality=_by_tier(names, on.tier_quality(np.ones(len(on)))) if len(on) else {},
-        relative_cost=_by_tier(names, on.cost.mean(axis=0) / on.cost[:, -1].mean()) if len(on) else {},
+        alone=alone_figures(on, names) if len(on) else {},
         ranking=ranking_figures(candidates, on) if len(on) else {},
         cost=cost_figures(candidates, on) if len(on) else {},
         targets=target_figures(on, thresholds, names) if len(on) and thresholds else {},
-        curve=_curve(candidates[0], on) if len(on) else None,
+        curve=curve_along(candidates[0].by_cost, on) if len(on) else None,
         slices=tuple(
             _slice(on.take(rows), kind, name, thresholds, names) for kind, name, rows in slices_of(on.examples)
         ),
@@ -113,12 +98,8 @@ def evaluate(
     )
 
 
-def _by_tier(names: Sequence[str], values: FloatArray) -> dict[str, float]:
-    return {name: float(value) for name, value in zip(names, values, strict=True)}
-
-
 def _slice(judged: Judged, kind: str, name: str, thresholds: Sequence[Threshold], names: Sequence[str]) -> Slice:
-    """The router's ranking on a slice, and what its first target that is .95 or more gives there."""
+    """The router's ranking on a slice, and what the threshold for .95, or the nearest to it, gives there."""
     figures = dict(ranking_figures([ranked(ROUTER, judged.proba, judged.expected_cost)], judged)[ROUTER])
     del figures["behind"]
     if shown := shown_threshold(thresholds):
@@ -129,16 +110,3 @@ def _slice(judged: Judged, kind: str, name: str, thresholds: Sequence[Threshold]
 def shown_threshold(thresholds: Sequence[Threshold]) -> Threshold | None:
     """The one whose figures stand for all where there is room for one: .95, or the nearest to it."""
     return min(thresholds, key=lambda t: abs(t.target - 0.95), default=None)
-
-
-def _curve(router: Candidate, judged: Judged) -> Curve | None:
-    """Thinned to about a hundred points, evenly in steps."""
-    weight, k = np.ones(len(judged)), judged.quality.shape[1]
-    best, dearest = judged.tier_quality(weight)[-1], judged.cost[:, -1].mean()
-    if not (best > 0 and dearest > 0):
-        return None
-    quality = router.by_cost.mean_along(judged.quality, judged.evidence).totals(weight)
-    cost = router.by_cost.along(judged.cost).totals(weight)
-    shares = [router.by_cost.along(np.broadcast_to(np.eye(k)[t], (len(judged), k))).totals(weight) for t in range(k)]
-    points = np.unique(np.linspace(0, len(quality) - 1, _CURVE_POINTS).round().astype(int))
-    return Curve(quality[points] / best, cost[points] / dearest, np.stack(shares, axis=1)[points])

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.classifier.bundle import Threshold
-from serving.classifier.heads import FloatArray
 from serving.routing.promise import choose
 from training.evaluation.baselines.catalogue import Candidate
 from training.evaluation.intervals import Estimate, estimated
@@ -42,7 +41,7 @@ def ranking_figures(candidates: Sequence[Candidate], judged: Judged) -> dict[str
         rows[:, 3] = rows[0, 0] - rows[:, 0]
         return rows.ravel()
 
-    figures = estimated(statistic, judged.groups)
+    figures = estimated(statistic, judged.resamples)
     names = ("apgr", "cpt50", "cpt80", "behind")
     return {c.name: dict(zip(names, figures[4 * i : 4 * i + 4], strict=True)) for i, c in enumerate(candidates)}
 
@@ -60,18 +59,30 @@ def cost_figures(candidates: Sequence[Candidate], judged: Judged) -> dict[str, d
     ]
 
     def statistic(weight: NDArray[np.float64]) -> NDArray[np.float64]:
-        best, dearest = judged.tier_quality(weight)[-1], weight @ judged.cost[:, -1] / weight.sum()
+        best, dearest = judged.tops(weight)
         found = []
         for each in amounts:
             quality, cost, share = (amount.totals(weight) for amount in each)
-            found += [cheapest_at(quality, _over(cost, dearest), share, target * best) for target in QUALITIES]
+            found += [cheapest_at(quality / best, cost, share, target) / [dearest, 1] for target in QUALITIES]
         return np.concatenate(found)
 
-    figures = iter(estimated(statistic, judged.groups))
+    figures = iter(estimated(statistic, judged.resamples))
     return {
         c.name: {quality: {"relative_cost": next(figures), "top_share": next(figures)} for quality in QUALITIES}
         for c in candidates
     }
+
+
+def alone_figures(judged: Judged, names: Sequence[str]) -> dict[str, Figures]:
+    """Mean outcome (`quality`) and relative cost of each tier when it gets every prompt."""
+
+    def statistic(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        costs = weight @ judged.cost / weight.sum()
+        return np.concatenate([judged.tier_quality(weight), costs / judged.tops(weight)[1]])
+
+    figures = estimated(statistic, judged.resamples)
+    pairs = zip(names, figures[: len(names)], figures[len(names) :], strict=True)
+    return {name: {"quality": quality, "relative_cost": cost} for name, quality, cost in pairs}
 
 
 def tier_figures(judged: Judged, names: Sequence[str]) -> dict[str, dict[str, Estimate | int]]:
@@ -84,7 +95,7 @@ def _tier_figures(judged: Judged, tier: int) -> dict[str, Estimate | int]:
     if len(rows) == 0:
         return {"labels": 0}
     proba, y = (np.asarray(a[rows, tier], np.float64) for a in (judged.proba, judged.acceptable))
-    bin_of, groups = bins_of(proba), judged.groups[rows]
+    bin_of, resamples = bins_of(proba), judged.resamples.take(rows)
 
     def statistic(weight: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.array([weight @ y / weight.sum(), auc(proba, y, weight), brier(proba, y, weight)])
@@ -92,17 +103,20 @@ def _tier_figures(judged: Judged, tier: int) -> dict[str, Estimate | int]:
     def squared(weight: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.array([squared_calibration_error(proba, y, weight, bin_of)])
 
-    figures = dict(zip(("acceptable", "auc", "brier"), estimated(statistic, groups), strict=True))
-    (square,) = estimated(squared, groups, recentre=True)
+    figures = dict(zip(("acceptable", "auc", "brier"), estimated(statistic, resamples), strict=True))
+    (square,) = estimated(squared, resamples, recentre=True)
     return {"labels": len(rows), **figures, "ece": _root(square)}
 
 
 def _root(square: Estimate) -> Estimate:
     """Of a debiased square, which noise can take below 0."""
-    if square.value is None or square.interval is None:
-        return square
-    low, high = (float(np.sqrt(max(end, 0.0))) for end in square.interval)
-    return Estimate(float(np.sqrt(max(square.value, 0.0))), (low, high))
+    low, high = (None, None) if square.interval is None else map(_positive_root, square.interval)
+    interval = None if low is None or high is None else (low, high)
+    return Estimate(None if square.value is None else _positive_root(square.value), interval)
+
+
+def _positive_root(square: float) -> float:
+    return float(np.sqrt(max(square, 0.0)))
 
 
 def target_figures(judged: Judged, thresholds: Sequence[Threshold], names: Sequence[str]) -> dict[float, Figures]:
@@ -112,23 +126,18 @@ def target_figures(judged: Judged, thresholds: Sequence[Threshold], names: Seque
     """
     right = _cheapest_acceptable(judged)
     choices = [choose(judged.proba, judged.expected_cost, t.mu or 0.0) for t in thresholds]
-    rows, known = np.arange(len(judged)), right >= 0
+    known = right >= 0
 
     def statistic(weight: NDArray[np.float64]) -> NDArray[np.float64]:
-        best, dearest = judged.tier_quality(weight)[-1], weight @ judged.cost[:, -1]
         found = []
         for choice in choices:
-            hits = weight[known] @ (choice == right)[known]
-            shares = np.bincount(choice, weight, len(names)) / weight.sum()
-            found += [
-                _over(judged.mean_quality(choice, weight), float(best)),
-                _over(weight @ judged.cost[rows, choice], float(dearest)),
-                _over(hits, float(weight[known].sum())),
-                *shares,
-            ]
+            quality, cost, shares = judged.of_choice(choice, weight)
+            judgeable = weight[known].sum()
+            hit = weight[known] @ (choice == right)[known] / judgeable if judgeable else np.nan
+            found += [quality, cost, hit, *shares]
         return np.array(found)
 
-    figures = iter(estimated(statistic, judged.groups))
+    figures = iter(estimated(statistic, judged.resamples))
     fields = ("retained_quality", "relative_cost", "tier_accuracy", *(f"share.{name}" for name in names))
     return {t.target: {field: next(figures) for field in fields} for t in thresholds}
 
@@ -140,8 +149,3 @@ def _cheapest_acceptable(judged: Judged) -> NDArray[np.intp]:
     """
     good = judged.acceptable >= 0.5
     return np.asarray(np.where(judged.complete & good.any(axis=1), np.argmax(good, axis=1), -1), np.intp)
-
-
-def _over(amount: FloatArray | float, whole: float) -> NDArray[np.float64]:
-    """amount / whole, nan where the whole is nothing."""
-    return np.asarray(amount / whole if whole > 0 else np.full_like(amount, np.nan), np.float64)

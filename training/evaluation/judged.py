@@ -1,8 +1,8 @@
 """What a router is judged on: what it predicted for prompts, beside what happened."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Literal, Self
+from dataclasses import dataclass, replace
+from typing import Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from serving.classifier.bundle import Bundle
 from serving.classifier.heads import FloatArray
 from serving.routing.costs import expected_costs, priced
+from serving.routing.promise import evidence
 from serving.tiers import Tier
+from training.evaluation.intervals import Resamples
 from training.fitting.examples import Examples
 
+_ARRAYS: Final = ("proba", "expected_cost", "acceptable", "evidence", "quality", "cost")
 Costs = Literal["recorded", "recorded or list price", "list price", "unknown"]
 
 
@@ -24,7 +27,7 @@ class Judged:
     evidence: (n, k), how much the outcome counts: 1 where every tier was judged; inverse propensity where one was, and
     0 at the others; NaN in rows that say nothing of a policy. quality: (n, k), outcome × evidence. cost: (n, k) in USD,
     paid or at list price; in steps of the ladder when `costs` is unknown.
-    groups: int (n,). examples: the prompts themselves.
+    resamples: draws of their groups. examples: the prompts themselves.
     """
 
     proba: FloatArray
@@ -33,17 +36,17 @@ class Judged:
     evidence: FloatArray
     quality: FloatArray
     cost: FloatArray
-    groups: NDArray[np.intp]
+    resamples: Resamples
     examples: Examples
     costs: Costs
 
     def __len__(self) -> int:
-        return len(self.groups)
+        return len(self.examples)
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Self:
         """The prompts at `rows`, a mask or indices."""
-        arrays = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in ("examples", "costs")}
-        return replace(self, **arrays, examples=self.examples.take(rows))
+        arrays = {name: getattr(self, name)[rows] for name in _ARRAYS}
+        return replace(self, **arrays, resamples=self.resamples.take(rows), examples=self.examples.take(rows))
 
     @property
     def complete(self) -> NDArray[np.bool_]:
@@ -56,7 +59,11 @@ class Judged:
         return np.asarray(~np.isnan(self.evidence).any(axis=1), np.bool_)
 
     def mean_quality(self, choice: NDArray[np.intp], weight: FloatArray) -> float:
-        """Mean outcome of prompts (n,) sent to tiers `choice`, each counting `weight` times; nan without evidence."""
+        """Mean outcome of prompts (n,) sent to tiers `choice`, each counting `weight` times; nan without evidence.
+
+        Source: the self-normalised estimator of Swaminathan & Joachims 2015 ("The self-normalized estimator for
+        counterfactual learning"), which stays within the range of the outcomes.
+        """
         rows = np.arange(len(choice))
         evidence = float(weight @ self.evidence[rows, choice])
         return float(weight @ self.quality[rows, choice]) / evidence if evidence > 0 else float("nan")
@@ -65,6 +72,19 @@ class Judged:
         """Mean outcome of each tier alone: weight (n,) → (k,)."""
         ones = np.ones(len(self), np.intp)
         return np.array([self.mean_quality(tier * ones, weight) for tier in range(self.quality.shape[1])])
+
+    def tops(self, weight: FloatArray) -> tuple[float, float]:
+        """Mean outcome and mean cost of always the top tier; nan instead of 0, so that nothing is divided by it."""
+        quality = self.tier_quality(weight)[-1]
+        cost = float(weight @ self.cost[:, -1] / weight.sum())
+        return (quality if quality > 0 else np.nan), (cost if cost > 0 else np.nan)
+
+    def of_choice(self, choice: NDArray[np.intp], weight: FloatArray) -> tuple[float, float, NDArray[np.float64]]:
+        """Retained quality, relative cost and the tiers' shares (k,) of sending prompts to tiers `choice`, (n,)."""
+        best, dearest = self.tops(weight)
+        cost = float(weight @ self.cost[np.arange(len(choice)), choice] / weight.sum())
+        shares = np.bincount(choice, weight, self.quality.shape[1]) / weight.sum()
+        return self.mean_quality(choice, weight) / best, cost / dearest, shares
 
 
 def judge(
@@ -78,34 +98,19 @@ def judge(
     proba, tokens = predicted.proba[:, list(columns)], predicted.output_tokens[:, list(columns)]
     expected = expected_costs(tiers, examples.input_tokens, tokens)
     acceptable = examples.judged()
-    evidence = _evidence(acceptable, examples.weight)
+    counts = evidence(acceptable, examples.weight)
     cost, costs = _paid(examples, tiers, tokens)
     return Judged(
         proba=proba,
         expected_cost=expected,
         acceptable=acceptable,
-        evidence=evidence,
-        quality=np.where(evidence > 0, np.nan_to_num(acceptable) * evidence, 0 * evidence),
+        evidence=counts,
+        quality=np.nan_to_num(acceptable) * counts,
         cost=cost,
-        groups=groups,
+        resamples=Resamples.of(groups),
         examples=examples,
         costs=costs,
     )
-
-
-def _evidence(acceptable: FloatArray, weight: FloatArray) -> NDArray[np.float64]:
-    """How much each outcome counts, (n, k), for means that are divided by the evidence they rest on.
-
-    Source: the self-normalised estimator of Swaminathan & Joachims 2015 ("The self-normalized estimator for
-    counterfactual learning"), which stays within the range of the outcomes. Weights come clipped at `max_weight`.
-    """
-    tried = ~np.isnan(acceptable)
-    whole = tried.all(axis=1)
-    single = (tried.sum(axis=1) == 1) & ~np.isnan(np.where(tried, weight, 0)).any(axis=1)
-    evidence = np.where(tried, np.nan_to_num(weight, nan=1.0), 0.0)
-    evidence[whole] = 1.0
-    evidence[~(whole | single)] = np.nan
-    return np.asarray(evidence, np.float64)
 
 
 def _paid(examples: Examples, tiers: Sequence[Tier], tokens: FloatArray) -> tuple[NDArray[np.float64], Costs]:

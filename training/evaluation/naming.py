@@ -18,8 +18,13 @@ def target_suffix(target: float) -> str:
 
 
 def flat_metrics(evaluation: Evaluation, thresholds: Sequence[Threshold]) -> dict[str, float]:
-    """Every figure of the router that is defined, and the APGR of the baselines, by its full name."""
-    return dict(_flat(evaluation, thresholds))
+    """Every figure of the router that is defined, and the APGR of the baselines, by its full name.
+
+    No costs where prices are unknown: steps of the ladder are not to be compared with dollars.
+    """
+    unpriced = evaluation.costs == "unknown"
+    metrics = dict(_flat(evaluation, thresholds))
+    return {name: value for name, value in metrics.items() if not (unpriced and "/relative_cost." in name)}
 
 
 def _flat(evaluation: Evaluation, thresholds: Sequence[Threshold]) -> Iterator[tuple[str, float]]:

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from training.evaluation.evaluation import ROUTER, Curve, Evaluation
+from training.evaluation.curves import Curve
+from training.evaluation.evaluation import ROUTER, Evaluation
 from training.evaluation.judged import Judged
 
 _BASELINES: Final = {"prompt_length": "tab:orange", "knn": "tab:green", "ridge": "tab:purple"}
@@ -15,13 +16,17 @@ _BASELINES: Final = {"prompt_length": "tab:orange", "knn": "tab:green", "ridge":
 
 def curve_figure(evaluation: Evaluation) -> Figure:
     """Retained quality against relative cost: the router's curve, and where baselines retain the same quality."""
-    figure, axes = _axes("cost relative to always the top tier", "retained quality", "What quality costs")
+    unit = "in steps of the ladder" if evaluation.costs == "unknown" else "relative to always the top tier"
+    figure, axes = _axes(f"cost {unit}", "retained quality", "What quality costs")
     assert evaluation.curve is not None  # asked for only where there is one
     curve = evaluation.curve
     axes.plot(curve.cost, curve.quality, color="tab:blue", label="this router")
-    best = list(evaluation.quality.values())[-1]
-    alone = [(evaluation.relative_cost[name], quality / best) for name, quality in evaluation.quality.items()]
-    axes.plot(*zip(*alone, strict=True), "s--", color="grey", label="one tier for all, and mixtures of neighbours")
+    alone = [(tier["relative_cost"].value, tier["quality"].value) for tier in evaluation.alone.values()]
+    known = [(cost, quality) for cost, quality in alone if cost is not None and quality is not None]
+    if known:
+        costs, qualities = np.array(known).T
+        label = "one tier for all, and mixtures of neighbours"
+        axes.plot(costs, qualities / qualities[-1], "s--", color="grey", label=label)
     for name, color in _BASELINES.items():
         points = [
             (figures["relative_cost"].value, quality)

@@ -4,10 +4,14 @@ and the least cost at which a share of its quality is retained.
 Definitions and sources: docs/metrics.md.
 """
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.classifier.heads import FloatArray
+
+_ROUNDING: Final = 1e-9  # of means that are equal
 
 
 def apgr(share: FloatArray, quality: FloatArray, weak: float, strong: float) -> float:
@@ -16,7 +20,7 @@ def apgr(share: FloatArray, quality: FloatArray, weak: float, strong: float) -> 
     share, quality: (s + 1,), from share 0 to 1. weak, strong: quality of the two tiers alone. nan unless strong > weak.
     Source: Ong et al. 2024, arXiv:2406.18665v4, eq. 7 and 8, integrated exactly instead of at eleven shares.
     """
-    if not strong > weak:
+    if not strong > weak + _ROUNDING:
         return float("nan")
     return float((np.trapezoid(quality, share) - weak) / (strong - weak))
 
@@ -29,7 +33,7 @@ def call_performance_threshold(
     recovered: .5 for CPT50. nan unless strong > weak. Source: the same paper, section 2.3; where the curve is not
     monotone, the first time it gets there.
     """
-    if not strong > weak:
+    if not strong > weak + _ROUNDING:
         return float("nan")
     target = weak + recovered * (strong - weak)
     reached = int(np.argmax(quality >= target - 1e-12))

@@ -3,8 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from serving.classifier.heads import FloatArray
 from training.evaluation.evaluation import ROUTER, Evaluation, Slice
 from training.evaluation.intervals import Estimate
+from training.text_table import text_table
 
 _RANKING = ("apgr", "cpt50", "cpt80")
 
@@ -32,14 +36,14 @@ def report_json(evaluation: Evaluation, subject: Subject) -> dict[str, object]:
     """One object: the figures, each beside its `…_interval`; every name is defined in docs/metrics.md."""
     ranking = {name: _flat(figures) for name, figures in evaluation.ranking.items()}
     costs = {
-        name: {f"{quality:g}": _cost(figures, evaluation) for quality, figures in found.items()}
+        name: {f"{quality:g}": _known(_flat(figures), evaluation) for quality, figures in found.items()}
         for name, found in evaluation.cost.items()
     }
     router: dict[str, object] = dict.fromkeys(name + end for name in _RANKING for end in ("", "_interval"))
     router |= {key: value for key, value in ranking.get(ROUTER, {}).items() if not key.startswith("behind")}
     slices: dict[str, dict[str, object]] = {}
     for part in evaluation.slices:
-        slices.setdefault(part.kind, {})[part.name] = {"n": part.n, **_flat(part.figures)}
+        slices.setdefault(part.kind, {})[part.name] = {"n": part.n, **_known(_flat(part.figures), evaluation)}
     curve = evaluation.curve
     return {
         "router": subject.router,
@@ -52,12 +56,13 @@ def report_json(evaluation: Evaluation, subject: Subject) -> dict[str, object]:
         "groups": evaluation.groups,
         "seen_in_training": subject.seen,
         "models": {name: list(models) for name, models in subject.models.items()},
-        "quality": dict(evaluation.quality),
-        "relative_cost": dict(evaluation.relative_cost) if evaluation.costs != "unknown" else None,
+        "alone": {name: _known(_flat(figures), evaluation) for name, figures in evaluation.alone.items()},
         **router,
         "cost_at_quality": costs.get(ROUTER, {}),
         "costs": evaluation.costs,
-        "targets": {f"{target:g}": _flat(figures) for target, figures in evaluation.targets.items()},
+        "targets": {
+            f"{target:g}": _known(_flat(figures), evaluation) for target, figures in evaluation.targets.items()
+        },
         "tiers": {name: _flat(figures) for name, figures in evaluation.tiers.items()},
         "baselines": {
             name: {**ranking[name], "n": evaluation.n, "cost_at_quality": costs[name]}
@@ -68,9 +73,9 @@ def report_json(evaluation: Evaluation, subject: Subject) -> dict[str, object]:
         "slices": slices,
         "curve": curve
         and {
-            "quality": curve.quality.round(5).tolist(),
-            "relative_cost": curve.cost.round(5).tolist() if evaluation.costs != "unknown" else None,
-            "share": {name: curve.share[:, i].round(5).tolist() for i, name in enumerate(subject.tiers)},
+            "quality": _numbers(curve.quality),
+            "relative_cost": _numbers(curve.cost) if evaluation.costs != "unknown" else None,
+            "share": {name: _numbers(curve.share[:, i]) for i, name in enumerate(subject.tiers)},
         },
     }
 
@@ -91,10 +96,14 @@ def _flat(figures: Mapping[str, Estimate | int]) -> dict[str, object]:
     return found
 
 
-def _cost(figures: Mapping[str, Estimate], evaluation: Evaluation) -> dict[str, object]:
+def _known(figures: dict[str, object], evaluation: Evaluation) -> dict[str, object]:
     """Without prices there is no cost, only the share of calls that go to the top tier."""
-    known = {name: value for name, value in figures.items() if name == "top_share" or evaluation.costs != "unknown"}
-    return {"relative_cost": None, "relative_cost_interval": None} | _flat(known)
+    unknown = ("relative_cost", "relative_cost_interval") if evaluation.costs == "unknown" else ()
+    return figures | dict.fromkeys(unknown)
+
+
+def _numbers(values: FloatArray) -> list[float | None]:
+    return [round(float(value), 5) if np.isfinite(value) else None for value in values]
 
 
 def _lines(evaluation: Evaluation, subject: Subject) -> Iterator[str]:
@@ -104,14 +113,15 @@ def _lines(evaluation: Evaluation, subject: Subject) -> Iterator[str]:
         f"{evaluation.n:,} prompts with evidence for every tier in {evaluation.groups:,} groups, "
         f"{evaluation.n_labelled:,} labelled; {_seen(subject)}; look {subject.looks} at these outcomes"
     )
-    yield "  ".join(f"{name} {', '.join(subject.models[name])}: {q:.3f}" for name, q in evaluation.quality.items())
+    for name, figures in evaluation.alone.items():
+        yield f"{name} for all: quality {_shown(figures['quality'])} ({', '.join(subject.models[name])})"
     if evaluation.n:
         yield ""
         yield from _candidates(evaluation)
     for name, reason in evaluation.missing.items():
         yield f"no {name}: {reason}"
     yield ""
-    yield from _table(
+    yield from text_table(
         ["tier", "labels", "acceptable", "AUC", "ECE", "Brier"],
         [
             [name, f"{figures['labels']:,}", *(_shown(figures.get(f)) for f in ("acceptable", "auc", "ece", "brier"))]
@@ -120,14 +130,14 @@ def _lines(evaluation: Evaluation, subject: Subject) -> Iterator[str]:
     )
     if evaluation.targets:
         yield ""
-        yield from _table(
+        yield from text_table(
             ["target", "retained quality", "relative cost", "tier accuracy", *(f"{t} share" for t in subject.tiers)],
             [[f"{target:g}", *map(_shown, figures.values())] for target, figures in evaluation.targets.items()],
         )
     if worst := sorted(evaluation.slices, key=_rank)[:8]:
         yield ""
         shown = [[f"{s.kind}: {s.name}", f"{s.n:,}", *(_shown(s.figures[name]) for name in _RANKING)] for s in worst]
-        yield from _table(["slice", "prompts", "APGR", "CPT50", "CPT80"], shown)
+        yield from text_table(["slice", "prompts", "APGR", "CPT50", "CPT80"], shown)
         if len(evaluation.slices) > len(worst):
             yield f"and {len(evaluation.slices) - len(worst)} more slices with --json"
 
@@ -148,7 +158,7 @@ def _candidates(evaluation: Evaluation) -> Iterator[str]:
         costs = [evaluation.cost[name][q]["relative_cost" if priced else "top_share"] for q in qualities]
         behind = None if name == ROUTER else figures["behind"]
         rows.append([name, *map(_shown, (figures["apgr"], behind, figures["cpt50"], figures["cpt80"], *costs))])
-    yield from _table(header, rows)
+    yield from text_table(header, rows)
     yield f"costs: {evaluation.costs}; relative to always the top tier, at the threshold that is best in hindsight"
 
 
@@ -163,9 +173,3 @@ def _shown(value: Estimate | int | None) -> str:
         return "–"
     ends = "" if value.interval is None else f" [{value.interval[0]:.3f}, {value.interval[1]:.3f}]"
     return f"{value.value:.3f}{ends}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    for row in (header, *rows):
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
