@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from mlflow import MlflowClient
 
 from serving.classifier.bundle import Bundle, write_bundle
 from tests.factories import FakeEncoder, made_up_log
@@ -165,6 +166,23 @@ def test_every_look_at_the_same_outcomes_is_counted(router: Path, table: Path) -
     assert judged(*arguments, "--split", "other")["looks"] == 1
 
 
+def test_a_training_on_the_same_log_is_a_look_at_its_test_part(
+    state: Path, small_training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("training.evaluate", "training.pipeline"):
+        monkeypatch.setattr(f"{module}.encoder_for", lambda _home, _identity: FakeEncoder())
+    log = made_up_log(tmp_path / "log.jsonl", 400)
+    trained = CliRunner().invoke(tierwise, ["train", "--logs", str(log), "--config", str(small_training)])
+    assert trained.exit_code == 0, trained.output
+    found = judged("--router", "1", "--outcomes", log, "--baselines", "none")
+    assert found["seen_in_training"] == 400 - found["n"]
+    assert found["similar_to_training"] == 0
+    assert found["looks"] == 2
+    runs = MlflowClient(f"sqlite:///{state}/mlflow.db").search_runs(["2"])
+    assert runs[0].info.run_name.endswith("on log.jsonl")
+    assert runs[0].data.metrics["ranking/apgr"] == pytest.approx(found["apgr"])
+
+
 def test_outcomes_of_one_tier_with_propensities_are_judged_by_inverse_propensity(router: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     lines = []
@@ -216,7 +234,7 @@ def test_the_text_says_what_the_json_says(router: Path, table: Path) -> None:
     ("arguments", "status", "message"),
     [
         (["--weak", "small"], 2, "--weak and --strong go together"),
-        (["--weak", "small", "--strong", "small"], 1, "weak and strong are the same model, 'small'"),
+        (["--weak", "small", "--strong", "small"], 2, "--weak and --strong are the same model, 'small'"),
         (
             ["--weak", "small", "--strong", "huge"],
             1,

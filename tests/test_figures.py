@@ -11,7 +11,7 @@ from tests.factories import TIERS, made_up_examples
 from training.data import public_data
 from training.evaluation.evaluation import Evaluation, evaluate
 from training.evaluation.figures import target_figures, tier_figures
-from training.evaluation.intervals import Resamples
+from training.evaluation.intervals import Estimate, Resamples
 from training.evaluation.judged import Judged, judge
 from training.evaluation.model_card import MOST_CHARS, known_failures, model_card
 from training.evaluation.naming import flat_metrics
@@ -127,6 +127,10 @@ def test_a_model_card_says_data_licence_figures_slices_failures_and_the_promise(
         "promise covers",
     ):
         assert part in card
+    quality, cost = (evaluation.targets[0.95][name] for name in ("retained_quality", "relative_cost"))
+    for estimate in (quality, cost, evaluation.ranking["router"]["apgr"]):
+        assert estimate.value is not None
+        assert f"{estimate.value:.3f}".removeprefix("0") in card
     assert len(card) <= MOST_CHARS
 
 
@@ -137,6 +141,17 @@ def test_a_card_of_too_many_slices_says_how_many_it_leaves_out(evaluation: Evalu
     assert len(card) <= MOST_CHARS
     assert "Slices, less " in card
     assert "promise covers" in card
+
+
+def test_a_card_of_many_failures_still_says_what_the_promise_covers(evaluation: Evaluation, bundle: Bundle) -> None:
+    part = evaluation.slices[0]
+    failing = dict(part.figures) | {"retained_quality": Estimate(0.5, (0.4, 0.6))}
+    long = "a team with a name that goes on and on and on " * 5
+    many = tuple(replace(part, name=f"{i}|{long}", figures=failing) for i in range(60))
+    card = model_card(public_data(), bundle, replace(evaluation, slices=many))
+    assert "promise covers" in card
+    assert "- and " in card
+    assert len(card) <= MOST_CHARS
 
 
 def test_known_failures_name_a_missed_target_and_a_refused_one(evaluation: Evaluation, bundle: Bundle) -> None:

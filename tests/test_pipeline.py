@@ -174,6 +174,10 @@ def test_a_run_has_metrics_of_every_tier_and_a_curve_in_steps(once: Trainer) -> 
     ]
     assert [sum(point.value for point in at_mu) for at_mu in zip(*shares, strict=True)] == pytest.approx([1] * 62)
     assert shares[0][-1].value == 1  # at the largest μ everything goes to the cheapest tier
+    at_cost = logged_curve(Registry(once.home), run.info.run_id, "quality_at_cost")
+    assert at_cost.index.max() <= 1000
+    assert at_cost.is_monotonic_increasing
+    assert at_cost.iloc[-1] >= 0.99  # for the whole of the top tier's cost at least its quality
 
 
 def test_a_logged_curve_comes_back_by_step_and_is_empty_where_there_is_none(once: Trainer) -> None:

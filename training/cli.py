@@ -126,6 +126,8 @@ def evaluate(
         raise click.UsageError("--weak and --strong go together")
     if weak is not None and ladder_file is not None:
         raise click.UsageError("--ladder does not go with --weak and --strong")
+    if weak is not None and weak == strong:
+        raise click.UsageError(f"--weak and --strong are the same model, {weak!r}")
     pair = (weak, strong) if weak is not None and strong is not None else None
     asked = Outcomes(outcomes, split=split, pair=pair, ladder_file=ladder_file, prices=prices)
     try:

@@ -77,5 +77,5 @@ def log_data(
         if not tier.priced:
             say(f"price of {tier.name}: unknown; costs are counted in steps of the ladder (--prices sets it)")
     name = " + ".join(path.name for path in paths)
-    licence = "your own log; nothing of its text is in the router"
+    licence = "your own log; the router holds embeddings and hashes of its prompts, no text"
     return Data(name, paths[0], known, paths, licence, other_models=tuple(sorted(report.off_ladder)))

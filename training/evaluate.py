@@ -69,6 +69,7 @@ def evaluate_router(
             trained_on=bundle.trained_on,
             columns=columns,
         )
+        similar = _similar(examples, bundle, TrainingConfig().same_prompt_cosine)
     looks = log_evaluation(registry, router.name, data, digest, evaluation, thresholds)
     subject = Subject(
         router=router.name,
@@ -78,6 +79,7 @@ def evaluate_router(
         tiers=data.ladder.names,
         models={tier.name: tier.models for tier in tiers},
         seen=seen,
+        similar=similar,
         looks=looks,
     )
     return evaluation, subject
@@ -102,8 +104,6 @@ def _ladder(bundle: Bundle, outcomes: Outcomes) -> tuple[Ladder, list[int]]:
     trained = [tier.name for tier in bundle.tiers]
     if outcomes.pair is not None:
         weak, strong = outcomes.pair
-        if weak == strong:
-            raise InputError(f"weak and strong are the same model, {weak!r}", where="--strong")
         tiers = (Tier(name="weak", models=(weak,)), Tier(name="strong", models=(strong,)))
         return Ladder(tiers=tiers), [0, len(trained) - 1]
     if outcomes.ladder_file is None:
@@ -140,6 +140,15 @@ def _examples(data: Data, bundle: Bundle, outcomes: Outcomes, home: Path) -> Exa
     store = EmbeddingStore(home / "embeddings", encoder)
     examples, _ = read_examples((outcomes.path,), data.ladder, labeller, store, split=outcomes.split)
     return examples
+
+
+def _similar(examples: Examples, bundle: Bundle, cosine: float) -> int | None:
+    """How many prompts are at least so similar to one that the router remembers."""
+    if bundle.trained_on is None:
+        return None
+    remembered = bundle.trained_on.embedding.T
+    blocks = (examples.embedding[i : i + 1024] @ remembered for i in range(0, len(examples), 1024))
+    return int(sum((block.max(axis=1, initial=-1) >= cosine).sum() for block in blocks))
 
 
 def unseen(examples: Examples, bundle: Bundle) -> tuple[Examples, int | None]:

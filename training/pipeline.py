@@ -27,15 +27,10 @@ from training.fitting.router import fit_bundle
 from training.labelling.outcomes import Labeller
 from training.public_outcomes import read_public_outcomes
 from training.registry import BUNDLE_ARTIFACT, Registry
-from training.tracking import log_training
+from training.tracking import TrainingRun, log_training
 
-_BASELINES: Final = (
-    "random",
-    "mixtures",
-    "prompt_length",
-    "question_length",
-    "oracle",
-)  # no fitting
+_BASELINES: Final = ("random", "mixtures", "prompt_length", "question_length", "oracle")
+"""Those that need neither fitting nor texts, which the public outcomes do not hold."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,8 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
         bundle = write_bundle(Path(folder) / BUNDLE_ARTIFACT, replace(bundle, manifest=manifest))
         card = model_card(data, bundle, evaluation)
         registry = Registry(home)
-        run_id = log_training(registry, data, config, part, bundle, judged, evaluation, card, Path(folder))
+        made = TrainingRun(data, config, part, bundle, Path(folder), judged, evaluation, card)
+        run_id = log_training(registry, made)
     version = registry.register(run_id, card, {"dataset_digest": bundle.manifest.dataset_digest})
     comparison = _against_champion(registry, bundle, held_out, groups[test])
     promoted = promote and _promotes(registry, version, comparison, force=force, say=say)

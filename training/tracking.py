@@ -3,6 +3,7 @@
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,22 +33,30 @@ same step means the same eagerness to save in every version, whatever its prices
 _COST_STEPS: Final = np.arange(0, 1001, 20)
 
 
-def log_training(
-    registry: Registry,
-    data: Data,
-    config: TrainingConfig,
-    part: NDArray[np.intp],
-    bundle: Bundle,
-    judged: Judged,
-    evaluation: Evaluation,
-    card: str,
-    folder: Path,
-) -> str:
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a training run made.
+
+    part: int (n,), index into PARTS of every prompt. bundle: as it is in `folder`. judged: the test part.
+    """
+
+    data: Data
+    config: TrainingConfig
+    part: NDArray[np.intp]
+    bundle: Bundle
+    folder: Path
+    judged: Judged
+    evaluation: Evaluation
+    card: str
+
+
+def log_training(registry: Registry, made: TrainingRun) -> str:
     """One run a training: the whole configuration, every figure, curves, plots, data set, bundle. Gives its id."""
+    data, bundle, judged, evaluation = made.data, made.bundle, made.judged, made.evaluation
     names = data.ladder.names
     with mlflow.start_run(experiment_id=registry.experiment_id(EXPERIMENT), run_name=data.name) as run:
-        mlflow.log_params(dict(_flat(config.model_dump(mode="json"))))
-        mlflow.log_params({"data": data.name, "ladder": " < ".join(names), "prompts": len(part)})
+        mlflow.log_params(dict(_flat(made.config.model_dump(mode="json"))))
+        mlflow.log_params({"data": data.name, "ladder": " < ".join(names), "prompts": len(made.part)})
         digests = {
             "dataset_digest": bundle.manifest.dataset_digest,
             "outcomes_digest": judged.examples.digest(),
@@ -65,10 +74,10 @@ def log_training(
             )
             mlflow.log_figure(curve_figure(evaluation), "plots/quality_cost.png")
             mlflow.log_figure(share_figure(by_mu, names), "plots/shares.png")
-        mlflow.log_text(card, "model_card.md")
-        parts = dict(zip(PARTS, map(int, np.bincount(part, minlength=len(PARTS))), strict=True))
+        mlflow.log_text(made.card, "model_card.md")
+        parts = dict(zip(PARTS, map(int, np.bincount(made.part, minlength=len(PARTS))), strict=True))
         mlflow.log_dict({"parts": parts}, "split.json")
-        mlflow.log_artifacts(str(folder / BUNDLE_ARTIFACT), BUNDLE_ARTIFACT)
+        mlflow.log_artifacts(str(made.folder / BUNDLE_ARTIFACT), BUNDLE_ARTIFACT)
         return str(run.info.run_id)
 
 
@@ -129,9 +138,16 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _git_commit() -> str:
-    """The commit of the code that runs, `unknown` where it is not a git checkout."""
-    try:
-        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    """The commit of the code that runs, with `-dirty` when it was changed; `unknown` where it is not a git checkout."""
+    checkout = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(checkout), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != checkout:  # installed inside somebody else's checkout
+            return "unknown"
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"

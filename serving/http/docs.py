@@ -35,7 +35,7 @@ _CONTENT_POLICY: Final = (
 def docs_routes(settings: Settings) -> list[Route]:
     """`GET /openapi.json` and `GET /docs`, made once."""
     described = document(settings)
-    page = _page(described)
+    page = _page(described, f"{settings.host}:{settings.port}")
 
     async def openapi(_request: Request) -> Response:
         return JSONResponse(described)
@@ -46,11 +46,12 @@ def docs_routes(settings: Settings) -> list[Route]:
     return [Route("/openapi.json", openapi, methods=["GET"]), Route("/docs", docs, methods=["GET"])]
 
 
-def _page(described: Json) -> str:
+def _page(described: Json, address: str) -> str:
+    """The document as HTML; examples are requests to `address`."""
     info = described["info"]
     title = f"{escape(info['title'])} {escape(info['version'])}"
     operations = [
-        _operation(method.upper(), path, operation)
+        _operation(method.upper(), path, operation, address)
         for path, methods in described["paths"].items()
         for method, operation in methods.items()
     ]
@@ -74,7 +75,7 @@ def _page(described: Json) -> str:
 """
 
 
-def _operation(method: str, path: str, operation: Json) -> str:
+def _operation(method: str, path: str, operation: Json, address: str) -> str:
     parts = [f"<h2><code>{method} {escape(path)}</code></h2>", _paragraph(operation["summary"] + ".")]
     if "requestBody" in operation:
         ((media, body),) = operation["requestBody"]["content"].items()
@@ -82,7 +83,7 @@ def _operation(method: str, path: str, operation: Json) -> str:
             _paragraph(operation["description"]),
             f"<p>Takes {_type(body['schema'])} as <code>{escape(media)}</code>.</p>",
             *(
-                f"<p>{escape(example['summary'])}:</p><pre>{escape(_curl(path, example['value']))}</pre>"
+                f"<p>{escape(example['summary'])}:</p><pre>{escape(_curl(address + path, example['value']))}</pre>"
                 for example in body["examples"].values()
             ),
         ]
@@ -99,9 +100,9 @@ def _answers(responses: Json) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _curl(path: str, value: object) -> str:
+def _curl(url: str, value: object) -> str:
     body = json.dumps(value, indent=2, ensure_ascii=False).replace("'", "'\\''")
-    return f"curl -s 127.0.0.1:3000{path} -H 'content-type: application/json' -d '{body}'"
+    return f"curl -s {url} -H 'content-type: application/json' -d '{body}'"
 
 
 def _section(name: str, schema: Json) -> str:

@@ -3,7 +3,7 @@
 import random
 import threading
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from serving.attribution import Attribution, Pin
 from serving.routing.cap import TopCap
@@ -136,4 +136,4 @@ def _best(scores: Sequence[float], among: Sequence[bool]) -> int:
     return max((tier for tier, able in enumerate(among) if able), key=scores.__getitem__)
 
 
-NO_RULES = Rules()
+NO_RULES: Final = Rules()

@@ -6,9 +6,10 @@ from typing import Final
 from serving.classifier.bundle import Bundle
 from serving.tiers import Tier
 from training.data import Data
-from training.evaluation.evaluation import ROUTER, Evaluation, shown_threshold
+from training.evaluation.evaluation import ROUTER, Evaluation, Slice, shown_threshold
 from training.evaluation.intervals import Estimate
 
+_MOST_FAILURES: Final = 10
 MOST_CHARS: Final = 5000  # what MLflow's database keeps of a version's description
 _OF_SLICE: Final = ("apgr", "retained_quality", "relative_cost")
 _BASELINES: Final = {"prompt_length": "prompt length", "question_length": "question length", "random": "random"}
@@ -17,11 +18,12 @@ _BASELINES: Final = {"prompt_length": "prompt length", "question_length": "quest
 def model_card(data: Data, bundle: Bundle, evaluation: Evaluation) -> str:
     """Data, licences, figures with 95 % intervals, slices, known failures, and what the promise covers; Markdown.
 
-    At most MOST_CHARS: of many slices the last are left out, and the card says how many.
+    At most MOST_CHARS: of many slices the smallest are left out, and the card says how many.
     """
-    rows = len(evaluation.slices)
-    while len(card := "\n".join(_lines(data, bundle, evaluation, rows))) > MOST_CHARS and rows:
-        rows -= 1
+    for rows in (len(evaluation.slices), 20, 10, 5, 0):
+        card = "\n".join(_lines(data, bundle, evaluation, rows))
+        if len(card) <= MOST_CHARS:
+            break
     return card[:MOST_CHARS]
 
 
@@ -42,17 +44,20 @@ def _lines(data: Data, bundle: Bundle, evaluation: Evaluation, rows: int) -> Ite
     yield from _targets(bundle, evaluation)
     yield from _ranking(evaluation)
     yield from _tiers(evaluation)
-    yield from _slices(evaluation, rows)
-    yield "**Known failures.**"
-    yield ""
-    yield from (f"- {line}" for line in known_failures(bundle, evaluation))
-    yield ""
     yield (
         "**What the promise covers.** On requests like the logged ones, with "
         f"{manifest.thresholds[0].confidence:.0%} confidence, the average of all requests retains the target share of "
         "the top tier's quality. Not each slice, not other traffic, not other prices before thresholds are chosen "
         "again, and nothing where the target is refused."
     )
+    yield ""
+    yield from _slices(evaluation, rows)
+    failures = known_failures(bundle, evaluation)
+    yield "**Known failures.**"
+    yield ""
+    yield from (f"- {line}" for line in failures[:_MOST_FAILURES])
+    if len(failures) > _MOST_FAILURES:
+        yield f"- and {len(failures) - _MOST_FAILURES} more"
 
 
 def known_failures(bundle: Bundle, evaluation: Evaluation) -> Sequence[str]:
@@ -69,7 +74,7 @@ def known_failures(bundle: Bundle, evaluation: Evaluation) -> Sequence[str]:
             found.append(f"P(acceptable) of {name} does not tell good from bad answers (AUC {_shown(auc)}).")
     shown = shown_threshold(bundle.manifest.thresholds)
     found += [
-        f"{part.kind} {part.name} retains less than {shown.target:g}, with confidence."
+        f"{_slice_name(part)} retains less than {shown.target:g}, with confidence."
         for part in evaluation.slices
         if shown is not None and _below(part.figures.get("retained_quality"), shown.target)
     ]
@@ -126,12 +131,16 @@ def _slices(evaluation: Evaluation, most: int) -> Iterator[str]:
     if not evaluation.slices:
         return
     rows = [
-        [f"{s.kind}: {s.name.replace('|', '/')[:40]}", f"{s.n:,}", *(_shown(s.figures.get(f)) for f in _OF_SLICE)]
+        [_slice_name(s), f"{s.n:,}", *(_shown(s.figures.get(f)) for f in _OF_SLICE)]
         for s in sorted(evaluation.slices, key=lambda s: -s.n)[:most]
     ]
     left = len(evaluation.slices) - len(rows)
     title = f"Slices, less {left} smaller ones." if left else "Slices."
     yield from _table(title, ("slice", "prompts", "APGR", "retained quality", "relative cost"), rows)
+
+
+def _slice_name(part: Slice) -> str:
+    return f"{part.kind}: {part.name.replace('|', '/')[:40]}"
 
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

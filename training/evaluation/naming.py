@@ -1,4 +1,4 @@
-"""What is each figure called in MLflow, in `bundle.json` and in reports?
+"""The names of figures in MLflow and in `bundle.json`.
 
 `section/figure.of`, so that MLflow's page groups them: `policy/` what a target gives, `ranking/` what any threshold
 could give, `tier/` how good the probabilities are, `support/` on how many prompts. Ends of a 95 % interval are `.low`

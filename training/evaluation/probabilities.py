@@ -3,12 +3,14 @@
 Each takes weights, how often a prompt counts, so that it can be resampled. Definitions: docs/metrics.md.
 """
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.classifier.heads import FloatArray
 
-BINS = 15
+BINS: Final = 15
 
 
 def auc(proba: FloatArray, y: FloatArray, weight: FloatArray) -> float:
@@ -41,8 +43,8 @@ def squared_calibration_error(proba: FloatArray, y: FloatArray, weight: FloatArr
 
     proba, y, weight: (n,). bin_of: int (n,). The variance of a bin's mean gap is taken off its square, so that a
     perfectly calibrated router scores 0 on average, below 0 at times; a plain ECE grows as bins get few prompts.
-    nan when no bin has two prompts. Source: Kumar et al. 2019, arXiv:1909.10155, section 4, with the variance of the
-    gaps in place of y (1 - y), which also holds where probabilities differ within a bin and for shares.
+    nan when no bin has two prompts. Source: the debiased estimator of Kumar et al. 2019, arXiv:1909.10155, with the
+    variance of the gaps in place of y (1 - y), which also holds where probabilities differ within a bin and for shares.
     """
     gap = proba - y
     n = np.bincount(bin_of, weight)

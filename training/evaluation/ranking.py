@@ -18,7 +18,7 @@ def apgr(share: FloatArray, quality: FloatArray, weak: float, strong: float) -> 
     """Average performance gap recovered: the area between the curve and the weak tier's line, over that of the strong.
 
     share, quality: (s + 1,), from share 0 to 1. weak, strong: quality of the two tiers alone. nan unless strong > weak.
-    Source: Ong et al. 2024, arXiv:2406.18665v4, eq. 7 and 8, integrated exactly instead of at eleven shares.
+    Source: Ong et al. 2024, arXiv:2406.18665v4, whose code sums eleven shares; here the integral is exact.
     """
     if not strong > weak + _ROUNDING:
         return float("nan")
@@ -30,7 +30,7 @@ def call_performance_threshold(
 ) -> float:
     """CPT: the least share of calls to the strong tier that recovers a share of the gap between the two.
 
-    recovered: .5 for CPT50. nan unless strong > weak. Source: the same paper, section 2.3; where the curve is not
+    recovered: .5 for CPT50. nan unless strong > weak. Source: the same paper; where the curve is not
     monotone, the first time it gets there.
     """
     if not strong > weak + _ROUNDING:

@@ -17,9 +17,9 @@ _RANKING = ("apgr", "cpt50", "cpt80")
 class Subject:
     """What was judged on what.
 
-    router: version and digest. tiers: names of the ladder, weakest first. models: those of each tier. seen: prompts
-    left out because the router was made from them, None when it does not remember. looks: how often these outcomes
-    were evaluated on, this time included.
+    router: version and digest. tiers: names of the ladder, lowest first. models: those of each tier. seen: prompts
+    left out because the router was made from them; similar: others that are versions of one it was fitted on; None
+    when it does not remember. looks: how often these outcomes were evaluated on, this time included.
     """
 
     router: str
@@ -29,6 +29,7 @@ class Subject:
     tiers: Sequence[str]
     models: Mapping[str, Sequence[str]]
     seen: int | None
+    similar: int | None
     looks: int
 
 
@@ -55,6 +56,7 @@ def report_json(evaluation: Evaluation, subject: Subject) -> dict[str, object]:
         "n_labelled": evaluation.n_labelled,
         "groups": evaluation.groups,
         "seen_in_training": subject.seen,
+        "similar_to_training": subject.similar,
         "models": {name: list(models) for name, models in subject.models.items()},
         "alone": {name: _known(_flat(figures), evaluation) for name, figures in evaluation.alone.items()},
         **router,
@@ -165,7 +167,7 @@ def _candidates(evaluation: Evaluation) -> Iterator[str]:
 def _seen(subject: Subject) -> str:
     if subject.seen is None:
         return "the router does not remember what it was trained on, so repeats cannot be left out"
-    return f"{subject.seen:,} left out that the router was made from"
+    return f"{subject.seen:,} left out that the router was made from, {subject.similar:,} similar to one of those"
 
 
 def _shown(value: Estimate | int | None) -> str:

@@ -1,4 +1,4 @@
-"""Which words of a prompt do the field's rules look for?
+"""The words of a prompt that the field's rules look for.
 
 Counted while a log is read, because examples hold no text; only the keyword baseline uses it.
 """

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serving.classifier.heads import FloatArray
 from serving.classifier.trained_on import TrainedOn
@@ -30,29 +31,71 @@ class Candidate:
     by_cost: Path
 
 
+class _Impossible(Exception):
+    """A baseline that cannot be had on these prompts; says why."""
+
+
 def ranked(name: str, value: FloatArray, cost: FloatArray) -> Candidate:
     """A candidate that predicts an outcome for every tier: value, cost (n, k)."""
     return Candidate(name, _gain_path(value[:, -1] - value[:, 0]), path_of(value, cost))
 
 
 def scored(name: str, score: FloatArray, tiers: int) -> Candidate:
-    """A candidate that only says how hard a prompt is: (n,); it knows the cheapest and the top of `tiers`."""
+    """A candidate that only says how hard a prompt is: (n,); it knows the lowest and the top of `tiers`."""
     by_share = _gain_path(score)
-    return Candidate(name, by_share, _between_ends(by_share, tiers))
+    ends = np.array([0, tiers - 1])
+    by_cost = Path(ends[by_share.start], by_share.row, ends[by_share.before], ends[by_share.after], by_share.ends)
+    return Candidate(name, by_share, by_cost)
 
 
-LEARNED: Final[dict[str, Callable[[TrainedOn, Examples], FloatArray]]] = {
+def _fixed(name: str, judged: Judged, tier: int) -> Candidate:
+    return Candidate(name, None, fixed_path(len(judged), tier))
+
+
+def _random(judged: Judged) -> Candidate:
+    return scored("random", np.zeros(len(judged)), judged.quality.shape[1])
+
+
+def _mixtures(judged: Judged) -> Candidate:
+    alone = judged.tier_quality(np.ones(len(judged))), judged.cost.mean(axis=0)
+    if not np.isfinite(alone[0]).all():
+        raise _Impossible("some tier has no outcome")
+    return Candidate("mixtures", None, path_of(*(np.broadcast_to(means, judged.quality.shape) for means in alone)))
+
+
+def _keyword_rule(judged: Judged) -> Candidate:
+    if np.isnan(judged.examples.rule_words).any():
+        raise _Impossible("the texts are not at hand")
+    return scored("keyword_rule", keyword_rule(judged.examples), judged.quality.shape[1])
+
+
+def _oracle(judged: Judged) -> Candidate:
+    if not judged.complete.all():
+        raise _Impossible("some prompts have no outcome for some tier")
+    return ranked("oracle", judged.quality, judged.cost)
+
+
+def _by_length(name: str, length: Callable[[Examples], FloatArray]) -> Callable[[Judged], Candidate]:
+    return lambda judged: scored(name, length(judged.examples), judged.quality.shape[1])
+
+
+_UNTRAINED: Final[dict[str, Callable[[Judged], Candidate]]] = {
+    "cheapest": lambda judged: _fixed("cheapest", judged, 0),
+    "strongest": lambda judged: _fixed("strongest", judged, judged.quality.shape[1] - 1),
+    "random": _random,
+    "mixtures": _mixtures,
+    "prompt_length": _by_length("prompt_length", prompt_length),
+    "question_length": _by_length("question_length", question_length),
+    "keyword_rule": _keyword_rule,
+    "oracle": _oracle,
+}
+LEARNED: Final[dict[str, Callable[[TrainedOn, Examples], NDArray[np.float64] | None]]] = {
     "knn": nearest_neighbours,
     "ridge": ridge,
     "matrix_factorisation": factorisation,
     "mlp": perceptron,
 }
-RULES: Final[dict[str, Callable[[Examples], FloatArray]]] = {
-    "prompt_length": prompt_length,
-    "question_length": question_length,
-    "keyword_rule": keyword_rule,
-}
-BASELINES: Final = ("cheapest", "strongest", "random", "mixtures", *RULES, *LEARNED, "oracle")
+BASELINES: Final = (*(name for name in _UNTRAINED if name != "oracle"), *LEARNED, "oracle")
 
 
 def chosen(names: str | None) -> tuple[str, ...]:
@@ -74,47 +117,23 @@ def baselines(
     """
     found, missing = [], {}
     for name in names:
-        made = _made(name, judged, trained_on, columns)
-        if isinstance(made, str):
-            missing[name] = made
-        else:
+        try:
+            made = _UNTRAINED[name](judged) if name in _UNTRAINED else _learned(name, judged, trained_on, columns)
             found.append(made)
+        except _Impossible as reason:
+            missing[name] = str(reason)
     return found, missing
 
 
-def _made(name: str, judged: Judged, trained_on: TrainedOn | None, columns: Sequence[int]) -> Candidate | str:
-    """A baseline, or the reason why there is none."""
-    n, k = judged.quality.shape
-    if name == "cheapest":
-        return Candidate(name, None, fixed_path(n, 0))
-    if name == "strongest":
-        return Candidate(name, None, fixed_path(n, k - 1))
-    if name == "random":
-        return scored(name, np.zeros(n), k)
-    if name == "mixtures":
-        alone = judged.tier_quality(np.ones(n)), judged.cost.mean(axis=0)
-        return Candidate(name, None, path_of(*(np.broadcast_to(means, (n, k)) for means in alone)))
-    if name == "oracle":
-        if not judged.complete.all():
-            return "some prompts have no outcome for some tier"
-        return ranked(name, judged.quality, judged.cost)
-    if name in RULES:
-        if name == "keyword_rule" and np.isnan(judged.examples.rule_words).any():
-            return "the texts are not at hand"
-        return scored(name, RULES[name](judged.examples), k)
+def _learned(name: str, judged: Judged, trained_on: TrainedOn | None, columns: Sequence[int]) -> Candidate:
     if trained_on is None:
-        return "the router remembers no prompt it was trained on"
-    if (~np.isnan(trained_on.acceptable)).sum(axis=0).min() < 2:
-        return "the router remembers too few outcomes of some tier"
-    return ranked(name, LEARNED[name](trained_on, judged.examples)[:, list(columns)], judged.expected_cost)
+        raise _Impossible("the router remembers no prompt it was trained on")
+    values = LEARNED[name](trained_on, judged.examples)
+    if values is None:
+        raise _Impossible("the router remembers too few outcomes to learn it from")
+    return ranked(name, values[:, list(columns)], judged.expected_cost)
 
 
 def _gain_path(gain: FloatArray) -> Path:
     """From all weak to all strong, the largest gain first, every call costing the same."""
     return path_of(np.stack([np.zeros(len(gain)), gain], axis=1), np.broadcast_to([0.0, 1.0], (len(gain), 2)))
-
-
-def _between_ends(path: Path, tiers: int) -> Path:
-    """A path over two tiers as one between the cheapest and the top of a ladder."""
-    ends = np.array([0, tiers - 1])
-    return Path(ends[path.start], path.row, ends[path.before], ends[path.after], path.ends)

@@ -10,20 +10,22 @@ from serving.classifier.heads import FloatArray, sigmoid
 from serving.classifier.trained_on import TrainedOn
 from training.fitting.examples import Examples
 
-_SIZE: Final = 128  # of the shared space. Source: Ong et al. 2024, arXiv:2406.18665v4, section 4.1
+_SIZE: Final = 128  # of the shared space. Source: Ong et al. 2024, arXiv:2406.18665v4
 _EPOCHS: Final = 200  # at most; it stops when a tenth of the pairs has not got better for _PATIENCE of them
 _PATIENCE: Final = 5
 _BATCH: Final = 64
-_RATE: Final = 3e-4  # with the decay and Adam: the same paper, appendix on training
+_RATE: Final = 3e-4  # with the decay and Adam: the same paper
 _DECAY: Final = 1e-5
+_ADAM_MEAN: Final = 0.9  # Source of these and of 1e-8: Kingma & Ba 2015, arXiv:1412.6980, algorithm 1
+_ADAM_SQUARE: Final = 0.999
 
 
-def factorisation(trained_on: TrainedOn, examples: Examples) -> NDArray[np.float64]:
-    """Chance that each tier's answer beats the cheapest tier's, which itself gets one half: (n, k).
+def factorisation(trained_on: TrainedOn, examples: Examples) -> NDArray[np.float64] | None:
+    """Chance that each tier's answer beats the lowest tier's, which itself gets one half: (n, k).
 
     δ(tier, prompt) = wᵀ (v_tier ∘ (W prompt + b)), fitted by logistic regression on pairs of tiers of which one
-    was acceptable and the other not; the chance is σ(δ(tier) - δ(cheapest)). Source: the same section, eq. 5 and 6.
-    RouteLLM's ten epochs are for 65,000 pairs; here it learns until pairs that it has not seen get no better.
+    was acceptable and the other not; the chance is σ(δ(tier) - δ(lowest)). Source: the same paper, whose ten epochs are
+    for 65,000 pairs; here it learns until pairs that it has not seen get no better. None without pairs of both kinds.
     """
     prompt, better, worse = _battles(trained_on.acceptable)
     model = _Model(trained_on.codes.shape[1], trained_on.acceptable.shape[1])
@@ -31,6 +33,8 @@ def factorisation(trained_on: TrainedOn, examples: Examples) -> NDArray[np.float
     rng = np.random.default_rng(0)
     unseen = np.isin(prompt, rng.permutation(len(embedding))[: len(embedding) // 10])
     held, fit = np.flatnonzero(unseen), np.flatnonzero(~unseen)
+    if len(held) == 0 or len(fit) == 0:
+        return None
     best, least, waited = model.strengths(examples.embedding), np.inf, 0
     for _ in range(_EPOCHS):
         for batch in _batches(rng.permutation(fit)):
@@ -83,11 +87,12 @@ class _Model:
         return np.asarray(((embedding @ w["project"] + w["bias"]) * w["out"]) @ w["tier"].T)
 
     def loss(self, embedding: FloatArray, better: NDArray[np.intp], worse: NDArray[np.intp]) -> float:
-        """Mean logistic loss of pairs: (n, d), (n,), (n,)."""
+        """Mean logistic loss of pairs, at least one: (n, d), (n,), (n,)."""
         strength, rows = self.strengths(embedding), np.arange(len(better))
-        return float(np.logaddexp(0, strength[rows, worse] - strength[rows, better]).mean()) if len(rows) else np.inf
+        return float(np.logaddexp(0, strength[rows, worse] - strength[rows, better]).mean())
 
     def learn(self, embedding: FloatArray, better: NDArray[np.intp], worse: NDArray[np.intp]) -> None:
+        """One step down the loss of pairs: (n, d), (n,), (n,)."""
         w = self._weights
         hidden = embedding @ w["project"] + w["bias"]
         contrast = w["tier"][better] - w["tier"][worse]
@@ -109,8 +114,8 @@ class _Model:
         self._step += 1
         for name, gradient in gradients.items():
             gradient = gradient + _DECAY * self._weights[name]
-            self._mean[name] += 0.1 * (gradient - self._mean[name])
-            self._square[name] += 0.001 * (gradient**2 - self._square[name])
-            mean = self._mean[name] / (1 - 0.9**self._step)
-            square = self._square[name] / (1 - 0.999**self._step)
+            self._mean[name] += (1 - _ADAM_MEAN) * (gradient - self._mean[name])
+            self._square[name] += (1 - _ADAM_SQUARE) * (gradient**2 - self._square[name])
+            mean = self._mean[name] / (1 - _ADAM_MEAN**self._step)
+            square = self._square[name] / (1 - _ADAM_SQUARE**self._step)
             self._weights[name] -= _RATE * mean / (np.sqrt(square) + 1e-8)

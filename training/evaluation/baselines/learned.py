@@ -1,6 +1,7 @@
-"""Routers of the field, fitted on the prompts that the bundle's own heads were fitted on.
+"""Routers of the field, fitted on the prompts that the bundle remembers, unweighted.
 
-Each predicts an outcome per tier from what the bundle remembers: (n, k) values for new prompts, not calibrated.
+Each predicts an outcome per tier: (n, k) values for new prompts, not calibrated; None where some tier has too few
+outcomes.
 """
 
 from collections.abc import Callable
@@ -18,14 +19,15 @@ from serving.classifier.heads import FloatArray
 from serving.classifier.trained_on import TrainedOn
 from training.fitting.examples import Examples
 
+_FEWEST: Final = 10  # outcomes of a tier
 _NEIGHBOURS: Final = 40
 _PENALTIES: Final = np.logspace(0, 5, 11)
 
 
-def nearest_neighbours(trained_on: TrainedOn, examples: Examples) -> NDArray[np.float64]:
+def nearest_neighbours(trained_on: TrainedOn, examples: Examples) -> NDArray[np.float64] | None:
     """Mean outcome of the 40 most similar prompts that the tier was tried on.
 
-    Source: Hu et al. 2024, arXiv:2403.12031, section 5.1.
+    Source: the form of Hu et al. 2024, arXiv:2403.12031.
     """
     return _per_tier(
         trained_on,
@@ -35,7 +37,7 @@ def nearest_neighbours(trained_on: TrainedOn, examples: Examples) -> NDArray[np.
     )
 
 
-def ridge(trained_on: TrainedOn, examples: Examples) -> NDArray[np.float64]:
+def ridge(trained_on: TrainedOn, examples: Examples) -> NDArray[np.float64] | None:
     """Ridge regression on embedding and surface features, its penalty chosen by leave-one-out error."""
     return _per_tier(
         trained_on,
@@ -45,10 +47,10 @@ def ridge(trained_on: TrainedOn, examples: Examples) -> NDArray[np.float64]:
     )
 
 
-def perceptron(trained_on: TrainedOn, examples: Examples) -> NDArray[np.float64]:
+def perceptron(trained_on: TrainedOn, examples: Examples) -> NDArray[np.float64] | None:
     """A multi-layer perceptron on the embedding, one hidden layer of 100, stopped early on a tenth of the prompts.
 
-    Source: the form of Hu et al. 2024, section 5.1.
+    Source: the form of Hu et al. 2024.
     """
     return _per_tier(
         trained_on,
@@ -60,10 +62,12 @@ def perceptron(trained_on: TrainedOn, examples: Examples) -> NDArray[np.float64]
 
 def _per_tier(
     trained_on: TrainedOn, X: FloatArray, X_new: FloatArray, model: Callable[[int], Any]
-) -> NDArray[np.float64]:
+) -> NDArray[np.float64] | None:
     """A model a tier, fitted where the tier was tried; `model` gets the number of those prompts."""
     values = []
     for outcome in trained_on.acceptable.T:
         tried = ~np.isnan(outcome)
+        if tried.sum() < _FEWEST:
+            return None
         values.append(model(int(tried.sum())).fit(X[tried], outcome[tried]).predict(X_new))
     return np.asarray(np.stack(values, axis=1), np.float64)
