@@ -4,11 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from serving.classifier.bundle import Threshold
 from serving.classifier.trained_on import TrainedOn
-from serving.errors import LabelError
 from training.evaluation.baselines.catalogue import Candidate, baselines, ranked
 from training.evaluation.curves import Curve, curve_along
 from training.evaluation.figures import (
@@ -68,12 +65,10 @@ def evaluate(
     trained_on: TrainedOn | None = None,
     columns: Sequence[int] = (),
 ) -> Evaluation:
-    """Everything about one router on one set of prompts. names: of the tiers. wanted: names of baselines.
+    """Everything about one router on one set of prompts, which may be empty.
 
-    Raises LabelError when no prompt carries a label.
+    names: of the tiers. wanted: names of baselines, for which `trained_on` and `columns` are as in `baselines`.
     """
-    if np.isnan(judged.acceptable).all():
-        raise LabelError("no prompt has an outcome of a tier on the ladder: there is nothing to judge the router on")
     on = judged.take(judged.speaking)
     candidates: list[Candidate] = []
     missing: dict[str, str] = {}

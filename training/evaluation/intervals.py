@@ -42,7 +42,7 @@ class Resamples:
         _, group = np.unique(groups, return_inverse=True)
         count = int(group.max(initial=-1)) + 1
         rng = np.random.default_rng(seed)
-        drawn = [np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(RESAMPLES)]
+        drawn = [np.bincount(rng.integers(max(count, 1), size=count), minlength=count) for _ in range(RESAMPLES)]
         return cls(np.array(drawn, np.uint16), np.asarray(group, np.intp))
 
     def __len__(self) -> int:
