@@ -47,13 +47,14 @@ bento: .venv
 	$(BIN)/tierwise bento
 
 mlflow: .venv
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 \
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --port $(or $(PORT),5000) \
 		--backend-store-uri sqlite:///$(abspath $(STATE))/mlflow.db
 
 # JupyterLab is installed at the first use: docs/decisions/2026-11-25-notebooks.md
 notebook: .venv
+	@test -e $(BIN)/jupyter-lab || echo "installing JupyterLab, which takes a minute"
 	@test -e $(BIN)/jupyter-lab || $(BIN)/pip install --quiet --disable-pip-version-check 'jupyterlab>=4,<5'
-	$(BIN)/jupyter-lab --ip=127.0.0.1 --FileContentsManager.preferred_dir=notebooks \
+	$(BIN)/jupyter-lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --FileContentsManager.preferred_dir=notebooks \
 		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 # What of the documentation is made from the code.

@@ -78,11 +78,12 @@ def _check(settings: Settings) -> None:
     Raises TierwiseError.
     """
     from serving.routing.policy import DEFAULT_POLICY, Policy
-    from serving.routing.promoted import check_settings, is_promoted
+    from serving.routing.promoted import check_settings, is_promoted, promoted_manifest
 
     policy = Policy.parse(settings.policy, default=DEFAULT_POLICY)
     if is_promoted(settings.home):
-        check_settings(settings.home, settings.ladder, policy, settings.pins)
+        if manifest := promoted_manifest(settings.home):  # a damaged bundle: workers serve without it and say so
+            check_settings(manifest, settings.ladder, policy, settings.pins)
     else:
         click.echo("no router is promoted yet, so features alone decide; run: tierwise train --promote", err=True)
     with socket.socket() as probe:  # before BentoML empties the folder of another server's metrics

@@ -1,6 +1,7 @@
 """What the service is told: one object from `TIERWISE_…` variables and `tierwise.toml`, read once and passed in."""
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
@@ -124,4 +125,8 @@ def _first_reason(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}, not {str(first.get('input'))[:80]!r}"
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        close = get_close_matches(key, Settings.model_fields, n=1)
+        return f"{key}: is not a setting; " + (f"did you mean {close[0]}?" if close else "see docs/configuration.md")
+    return f"{key}: {first['msg']}, not {str(first.get('input'))[:80]!r}"

@@ -76,7 +76,8 @@ def test_the_version_is_told() -> None:
 def test_routers_with_none_says_what_to_run_and_is_no_failure() -> None:
     result = run("routers")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "no router yet; run: tierwise train" in result.stderr
+    assert "no router yet in " in result.stderr
+    assert "; run: tierwise train" in result.stderr
     assert one_object(run("routers", "--json")) == {"routers": []}
 
 
@@ -94,14 +95,9 @@ def test_an_unknown_version_is_refused_with_those_there_are() -> None:
 @pytest.mark.usefixtures("trained")
 def test_routers_are_listed_newest_first_with_their_figures() -> None:
     lines = run("routers").stdout.splitlines()
-    assert lines[0].split() == [
-        "version",
-        "alias",
-        "retained_quality.at_95",
-        "relative_cost.at_95",
-        "apgr",
-        "judged_prompts",
-    ]
+    figures = ["quality retained at .95", "relative cost", "APGR", "prompts judged"]
+    assert re.split(" {2,}", lines[0]) == ["version", "alias", "trained", "on", *figures]
+    assert "log.jsonl" in lines[1]
     assert [line.split()[:2] for line in lines[1:3]] == [["2", "challenger"], ["1", "champion"]]
     listed = one_object(run("routers", "--json"))["routers"]
     assert [(router["version"], router["aliases"]) for router in listed] == [(2, ["challenger"]), (1, ["champion"])]
@@ -113,6 +109,20 @@ def test_promote_and_rollback_say_who_is_the_champion() -> None:
     assert run("promote", "2").stdout == "version 2 is the champion\n"
     assert run("rollback").stdout == "version 1 is the champion again\n"
     assert "Error: there is no earlier champion to go back to" in failed(run("rollback"))
+
+
+@pytest.mark.usefixtures("trained")
+def test_promote_says_when_the_logs_do_not_carry_the_target_and_what_to_do() -> None:
+    result = run("promote", "2")  # 400 prompts carry no target of .95
+    assert "its logs do not carry the target 0.95" in result.stderr
+    assert "value:USD" in result.stderr
+
+
+@pytest.mark.usefixtures("trained")
+def test_promote_refuses_a_version_that_the_service_would_refuse() -> None:
+    Path("tierwise.toml").write_text('[[pins]]\nteam = "search"\ntier = "gold"\n')
+    assert "pins: there is no tier 'gold' to pin to" in failed(run("promote", "2"))
+    assert run("routers").stdout.splitlines()[2].split()[:2] == ["1", "champion"]
 
 
 @pytest.mark.usefixtures("trained")
@@ -210,9 +220,9 @@ def test_a_wrong_value_of_a_variable_is_named(name: str, value: str, key: str, m
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("polcy = 'quality:0.9'", "polcy: Extra inputs are not permitted"),
+        ("polcy = 'quality:0.9'", "polcy: is not a setting; did you mean policy?"),
         ("port = 'x'", "port: "),
-        ("[[tiers]]\nname = 'economy'\nmodels = ['a']\nprice = 3", "tiers.0.price: Extra inputs are not permitted"),
+        ("[[tiers]]\nname = 'economy'\nmodels = ['a']\nprice = 3", "tiers.0.price: is not a setting; see docs/"),
         ("port = ", "tierwise.toml): "),
     ],
 )

@@ -137,7 +137,7 @@ def test_what_has_nothing_to_be_divided_by_is_null(router: Path, tmp_path: Path,
             left = (0, 1) if case == "nobody tried the top tier" else (0, 2)
             row["outcomes"] = [row["outcomes"][left[i % 2]] | {"propensity": 0.5}]
     log.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = judged("--router", router, "--outcomes", log)
+    found = judged("--router", router, "--outcomes", log, "--baselines", "random")
     assert found["n"] == 100
     if case == "the top tier is free":
         assert found["targets"]["0.95"]["relative_cost"] is None
@@ -145,7 +145,7 @@ def test_what_has_nothing_to_be_divided_by_is_null(router: Path, tmp_path: Path,
     else:
         empty = "premium" if case == "nobody tried the top tier" else "standard"
         assert found["alone"][empty]["quality"] is None
-    assert run("--router", router, "--outcomes", log).exit_code == 0
+    assert run("--router", router, "--outcomes", log, "--baselines", "random").exit_code == 0
 
 
 def test_models_that_are_equally_good_have_no_gap_to_recover(router: Path, tmp_path: Path) -> None:
@@ -228,6 +228,9 @@ def test_the_text_says_what_the_json_says(router: Path, table: Path) -> None:
     assert lines[0].startswith("router router@")
     assert "220 prompts with evidence for every tier" in lines[1]
     assert any(line.startswith("oracle") for line in lines)
+    verdict = lines.index("the router ranks prompts (by APGR, with 95 % confidence)")
+    assert lines[verdict + 1].startswith("  better than random")
+    assert max(map(len, lines)) < 140
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,8 @@ def test_a_time_that_has_no_date_in_utc_is_refused():
         ("usage", {"input_tokens": 1.5}),
         ("tier", "two words"),
         ("acceptable", "perhaps"),
+        ("acceptable", "yes"),
+        ("acceptable", 1),
         ("feedback", {"kind": "shrug"}),
         ("messages", "not json"),
         ("id", ""),

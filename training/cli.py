@@ -120,7 +120,8 @@ def evaluate(
     """Judge a router on outcomes it was not trained on, beside the baselines."""
     from training.evaluate import Outcomes, evaluate_router
     from training.evaluation.baselines.catalogue import chosen
-    from training.evaluation.report import report_json, report_text
+    from training.evaluation.report import report_json
+    from training.evaluation.text import report_text
 
     if (weak is None) != (strong is None):
         raise click.UsageError("--weak and --strong go together")
@@ -147,23 +148,34 @@ def routers(as_json: bool) -> None:
     """List the versions and their figures on held-out prompts."""
     from training.report import version_json, versions_text
 
-    versions = _registry().versions()
+    registry = _registry()
+    versions = registry.versions()
     if as_json:
         click.echo(json.dumps({"routers": [version_json(version) for version in versions]}))
     elif versions:
         click.echo(versions_text(versions))
     else:
-        click.echo("no router yet; run: tierwise train", err=True)
+        click.echo(f"no router yet in {registry.home}; run: tierwise train", err=True)
 
 
 @tierwise.command()
 @click.argument("version")
 def promote(version: str) -> None:
     """Make VERSION the champion; a running service follows within two seconds."""
-    registry = _registry()
+    from serving.routing.policy import DEFAULT_POLICY, Policy
+    from serving.routing.promoted import check_settings
+    from training.report import WITHOUT_TARGET
+
+    registry, settings = _registry(), read_settings()
     number = registry.resolve(version)
+    policy = Policy.parse(settings.policy, default=DEFAULT_POLICY)
+    with registry.bundle(number) as (_, bundle):
+        check_settings(bundle.manifest, settings.ladder, policy, settings.pins)
     registry.promote(number)
     click.echo(f"version {number} is the champion")
+    refused = [t for t in bundle.manifest.thresholds if t.target == policy.parameter and t.mu is None]
+    if policy.name == "quality" and refused:
+        _say(f"its logs do not carry the target {policy.parameter:g}: {refused[0].refused}. {WITHOUT_TARGET}")
 
 
 @tierwise.command()

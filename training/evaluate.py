@@ -80,6 +80,7 @@ def evaluate_router(
         models={tier.name: tier.models for tier in tiers},
         seen=seen,
         similar=similar,
+        refused=[threshold.target for threshold in thresholds if threshold.mu is None],
         looks=looks,
     )
     return evaluation, subject

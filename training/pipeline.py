@@ -35,14 +35,14 @@ _BASELINES: Final = ("random", "mixtures", "prompt_length", "question_length", "
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run produced. comparison: with the champion before it, None where there was none to compare with."""
+    """What a run produced. comparison: with the champion before it, or why there is none; None without a champion."""
 
     version: int
     run_id: str
     metrics: Mapping[str, float]
     bundle: Bundle
     promoted: bool
-    comparison: Comparison | None
+    comparison: Comparison | str | None
 
 
 def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, force: bool, say: Say) -> Trained:
@@ -73,8 +73,15 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
         made = TrainingRun(data, config, part, bundle, Path(folder), judged, evaluation, card)
         run_id = log_training(registry, made)
     version = registry.register(run_id, card, {"dataset_digest": bundle.manifest.dataset_digest})
-    comparison = _against_champion(registry, bundle, held_out, groups[test])
+    champion, comparison = _against_champion(registry, bundle, held_out, groups[test])
+    if isinstance(comparison, Comparison):
+        say(
+            f"against the champion on {comparison.labels:,} held-out labels: Brier score "
+            f"{comparison.difference:+.4f} (95 % interval {comparison.low:+.4f} to {comparison.high:+.4f})"
+        )
     promoted = promote and _promotes(registry, version, comparison, force=force, say=say)
+    if promoted and champion is not None and (lost := _lost_targets(bundle, champion)):
+        say(f"version {version} does not hold {lost}, which the champion before it did on its own data")
     return Trained(version, run_id, metrics, bundle, promoted, comparison)
 
 
@@ -102,31 +109,23 @@ def _counted(part: NDArray[np.intp]) -> str:
 
 def _against_champion(
     registry: Registry, bundle: Bundle, held_out: Examples, groups: NDArray[np.intp]
-) -> Comparison | None:
-    champion = next((v.number for v in registry.versions() if "champion" in v.aliases), None)
-    if champion is None:
-        return None
+) -> tuple[Bundle | None, Comparison | str | None]:
+    """The champion's bundle, if it can be read, and how the new one compares with it."""
+    number = next((v.number for v in registry.versions() if "champion" in v.aliases), None)
+    if number is None:
+        return None, None
     try:
-        with registry.bundle(champion) as (_, champion_bundle):
-            return compare(bundle, champion_bundle, held_out, groups)
-    except (BundleError, RegistryError):  # damaged, deleted, or written by another version of Tierwise
-        return None
+        with registry.bundle(number) as (_, champion):
+            return champion, compare(bundle, champion, held_out, groups)
+    except (BundleError, RegistryError) as error:  # damaged, deleted, or written by another version of Tierwise
+        return None, f"the champion cannot be read: {error}"
 
 
-def _promotes(registry: Registry, version: int, comparison: Comparison | None, *, force: bool, say: Say) -> bool:
+def _promotes(registry: Registry, version: int, comparison: Comparison | str | None, *, force: bool, say: Say) -> bool:
     """Promote the version unless the champion is better with confidence, or cannot be compared with it."""
-    first = not any("champion" in v.aliases for v in registry.versions())
-    if comparison is not None:
-        say(
-            f"against the champion on {comparison.labels:,} held-out labels: Brier score "
-            f"{comparison.difference:+.4f} (95 % interval {comparison.low:+.4f} to {comparison.high:+.4f})"
-        )
     refusal = None
-    if not first and comparison is None:
-        refusal = (
-            "it cannot be compared with the champion (whose bundle cannot be read, or has other tiers or another "
-            "encoder; or no held-out labels)"
-        )
+    if isinstance(comparison, str):
+        refusal = f"it cannot be compared with the champion ({comparison})"
     elif comparison is not None and comparison.worse:
         refusal = "it is worse than the champion"
     if refusal and not force:
@@ -134,3 +133,10 @@ def _promotes(registry: Registry, version: int, comparison: Comparison | None, *
         return False
     registry.promote(version, forced=bool(refusal))
     return True
+
+
+def _lost_targets(bundle: Bundle, champion: Bundle) -> str:
+    """The targets that the champion has a threshold for and the bundle has not."""
+    held = {t.target for t in champion.manifest.thresholds if t.mu is not None}
+    kept = {t.target for t in bundle.manifest.thresholds if t.mu is not None}
+    return ", ".join(f"the target {target:g}" for target in sorted(held - kept))

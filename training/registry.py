@@ -37,12 +37,13 @@ _EXPORT: Final = re.compile(r"\d+-[0-9a-f]{12}-\d+")
 
 @dataclass(frozen=True)
 class Version:
-    """One registered router."""
+    """One registered router. data: the name of what it was trained on."""
 
     number: int
     run_id: str
     aliases: tuple[str, ...]
     created_ms: int
+    data: str
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
 
@@ -69,7 +70,10 @@ class Registry:
         if experiment is not None:
             return str(experiment.experiment_id)
         location = (self.home / "artifacts").as_uri() if self._local else None
-        return str(self._client.create_experiment(name, artifact_location=location))
+        kind = {
+            "mlflow.experimentKind": "custom_model_development"
+        }  # or the page shows traces, which there are none of
+        return str(self._client.create_experiment(name, artifact_location=location, tags=kind))
 
     def looks(self, outcomes_digest: str) -> int:
         """How many trainings and evaluations have printed figures on these outcomes; beyond 1,000 it says 1,000."""
@@ -191,11 +195,13 @@ class Registry:
 
     def _version(self, version: ModelVersion, aliases: Mapping[str, int]) -> Version:
         number = int(version.version)
+        run = self._client.get_run(version.run_id).data
         return Version(
             number=number,
             run_id=version.run_id,
             aliases=tuple(sorted(alias for alias, of in aliases.items() if of == number)),
             created_ms=version.creation_timestamp,
-            metrics=dict(self._client.get_run(version.run_id).data.metrics),
+            data=run.params.get("data", ""),
+            metrics=dict(run.metrics),
             tags=dict(version.tags),
         )

@@ -1,11 +1,18 @@
 """How a training run and the registry are told to a user, as text and as JSON."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
 
 from training.evaluation.naming import target_suffix
 from training.pipeline import Trained
 from training.registry import Version
 from training.text_table import text_table
+
+WITHOUT_TARGET: Final = (
+    "Where a target is refused the most probable tier serves, mostly the top one. Policies that need no such evidence: "
+    "value:USD (what an acceptable answer is worth) and share:MAX_SHARE (of calls to the top tier)."
+)
 
 
 def trained_json(trained: Trained) -> dict[str, object]:
@@ -28,28 +35,41 @@ def trained_text(trained: Trained) -> str:
     for name in (tier.name for tier in trained.bundle.tiers):
         auc, brier = (_shown(metrics, f"tier/{figure}.{name}") for figure in ("auc", "brier"))
         lines.append(f"  {name}: AUC {auc}, Brier {brier} on {metrics[f'tier/labels.{name}']:,.0f} held-out labels")
+    priced = all(tier.priced for tier in trained.bundle.tiers)
     for threshold in trained.bundle.manifest.thresholds:
         at = target_suffix(threshold.target)
-        found = f"μ {threshold.mu:.4g}" if threshold.mu is not None else f"refused: {threshold.refused}"
         quality, cost = (_shown(metrics, f"policy/{figure}.{at}") for figure in ("retained_quality", "relative_cost"))
+        found = f"μ {threshold.mu:.4g} a {'USD' if priced else 'step'}" if threshold.mu is not None else "refused"
         lines.append(
-            f"  target {threshold.target:.0%}: {found}; held out: quality of the top tier retained {quality} "
-            f"at {cost} of its cost"
+            f"  target {threshold.target:.0%}: {found}; on held-out prompts it retains {quality} of the top tier's "
+            f"quality at {cost} of its cost"
         )
+        if threshold.mu is None:
+            lines.append(f"    {threshold.refused}; these are the figures of the most probable tier")
+    if any(threshold.mu is None for threshold in trained.bundle.manifest.thresholds):
+        lines.append(f"  {WITHOUT_TARGET}")
     return "\n".join(lines)
+
+
+_COLUMNS: Final = {
+    "policy/retained_quality.at_95": "quality retained at .95",
+    "policy/relative_cost.at_95": "relative cost",
+    "ranking/apgr": "APGR",
+    "support/judged_prompts": "prompts judged",
+}
 
 
 def versions_text(versions: Sequence[Version]) -> str:
     """What `tierwise routers` prints."""
-    columns = ("policy/retained_quality.at_95", "policy/relative_cost.at_95", "ranking/apgr", "support/judged_prompts")
-    rows = [["version", "alias", *(name.split("/")[1] for name in columns)]]
+    rows = []
     for v in versions:
         refused = v.metrics.get("policy/supported.at_95") == 0
-        marks = ["*" if refused and name.startswith("policy/") else "" for name in columns]
-        figures = [_shown(v.metrics, name) + mark for name, mark in zip(columns, marks, strict=True)]
-        rows.append([str(v.number), ", ".join(v.aliases), *figures])
-    lines = list(text_table(rows[0], rows[1:]))
-    if any(row[2].endswith("*") for row in rows):
+        marks = ["*" if refused and name.startswith("policy/") else "" for name in _COLUMNS]
+        figures = [_shown(v.metrics, name) + mark for name, mark in zip(_COLUMNS, marks, strict=True)]
+        created = datetime.fromtimestamp(v.created_ms / 1000).astimezone()
+        rows.append([str(v.number), ", ".join(v.aliases), f"{created:%Y-%m-%d %H:%M}", v.data, *figures])
+    lines = list(text_table(["version", "alias", "trained", "on", *_COLUMNS.values()], rows))
+    if any(row[4].endswith("*") for row in rows):
         lines.append("* the target was refused for want of evidence: figures of the most probable tier")
     return "\n".join(lines)
 
@@ -65,6 +85,7 @@ def version_json(version: Version) -> dict[str, object]:
         "run_id": version.run_id,
         "aliases": list(version.aliases),
         "created_ms": version.created_ms,
+        "data": version.data,
         "metrics": dict(version.metrics),
         "tags": dict(version.tags),
     }

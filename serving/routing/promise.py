@@ -125,14 +125,14 @@ def _refused(target: float, confidence: float, margin: NDArray[np.float64], null
     """Why not even μ = 0 could be shown to hold, and how many labels might: 2 ln(1/α) σ² / δ² of a fixed bet."""
     delta = float(margin.mean()) - null_mean
     if delta <= 0:
-        reason = f"on {len(margin)} held-out prompts even the most probable tier did not show {target:.0%}"
+        reason = f"on {len(margin)} prompts set aside for it even the most probable tier did not show {target:.0%}"
         return Threshold(target=target, confidence=confidence, mu=None, refused=reason)
     needed = 2 * np.log(1 / (1 - confidence)) * float(margin.var()) / delta**2
     if needed > _MOST_LABELS:
-        reason = f"on {len(margin)} held-out prompts even the most probable tier hardly showed {target:.0%}"
+        reason = f"on {len(margin)} prompts set aside for it even the most probable tier hardly showed {target:.0%}"
         return Threshold(target=target, confidence=confidence, mu=None, refused=reason)
     labels = max(int(np.ceil(needed / 100) * 100), 100 * (len(margin) // 100 + 1))
-    reason = f"{len(margin)} held-out prompts cannot show it; about {labels} could"
+    reason = f"{len(margin)} prompts set aside for it cannot show it; some {labels} might"
     return Threshold(target=target, confidence=confidence, mu=None, refused=reason, labels_needed=labels)
 
 

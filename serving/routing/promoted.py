@@ -55,25 +55,31 @@ def is_promoted(home: Path) -> bool:
     return (home / "served" / "current.json").exists()
 
 
-def check_settings(home: Path, tiers: tuple[Tier, ...] | None, policy: Policy, pins: Sequence[Pin] = ()) -> None:
-    """Raises ConfigurationError when the settings do not fit the promoted router, which would then be refused."""
-    pointer = pointed_to(home)
-    try:
-        manifest = Manifest.model_validate_json((home / "served" / pointer.folder / "bundle.json").read_bytes())
-    except (OSError, ValidationError):
-        return  # a damaged bundle is the workers' business: they serve without it and say so
+def check_settings(
+    manifest: Manifest, tiers: tuple[Tier, ...] | None, policy: Policy, pins: Sequence[Pin] = ()
+) -> None:
+    """Raises ConfigurationError when the settings do not fit a router, which the service would then refuse."""
     trained = [tier.name for tier in manifest.tiers]
     if tiers is not None and [tier.name for tier in tiers] != trained:
         given = ", ".join(tier.name for tier in tiers)
-        raise ConfigurationError(f"tiers: the promoted router was trained for {', '.join(trained)}, not for {given}")
+        raise ConfigurationError(f"tiers: the router was trained for {', '.join(trained)}, not for {given}")
     if wrong := pinned_elsewhere(pins, trained):
         raise ConfigurationError(f"pins: {wrong}")
     targets = [threshold.target for threshold in manifest.thresholds]
     if policy.name == "quality" and not any(math.isclose(policy.parameter, target) for target in targets):
         offered = ", ".join(f"{target:g}" for target in targets)
         raise ConfigurationError(
-            f"policy: the promoted router was not calibrated for the target {policy.parameter:g}; it has {offered}"
+            f"policy: the router was not calibrated for the target {policy.parameter:g}; it has {offered}"
         )
+
+
+def promoted_manifest(home: Path) -> Manifest | None:
+    """What the promoted router says of itself; None where that cannot be read, which is the workers' business."""
+    pointer = pointed_to(home)
+    try:
+        return Manifest.model_validate_json((home / "served" / pointer.folder / "bundle.json").read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 _FileState = tuple[int, int, int] | None

@@ -144,7 +144,7 @@ class Router:
         """The decision with its reasons, which take some milliseconds more; raises what `decide` raises."""
         weighed = self._weighed(conversation, policy, rules)
         decision = self._decide(weighed, who, rules)
-        costs = [float(cost) if self._priced else None for cost in weighed.expected]
+        costs = [round(float(cost), 12) if self._priced else None for cost in weighed.expected]
         explanation = Explanation(
             threshold=weighed.mu,
             scores=tier_scores(
@@ -179,7 +179,7 @@ class Router:
             model=tier.models[0],
             reason=_reason(choice.rule, fallback=fallback, refused=refused),
             probabilities={t.name: round(float(p), 6) for t, p in zip(self.tiers, proba, strict=True)},
-            expected_cost_usd=float(expected[choice.tier]) if self._priced else None,
+            expected_cost_usd=round(float(expected[choice.tier]), 12) if self._priced else None,
             threshold=mu,
             propensity=choice.propensity,
             router=self.name,

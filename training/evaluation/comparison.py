@@ -25,16 +25,19 @@ class Comparison:
         return self.low > 0
 
 
-def compare(new: Bundle, champion: Bundle, held_out: Examples, groups: NDArray[np.intp]) -> Comparison | None:
+def compare(new: Bundle, champion: Bundle, held_out: Examples, groups: NDArray[np.intp]) -> Comparison | str:
     """Paired difference in Brier score over every judged tier, bootstrapped by prompt group.
 
     The Brier score is proper: neither ranking well nor being well calibrated alone can win it.
-    None when the two cannot be compared: other tiers, another encoder, or too little labelled for an interval.
+    The reason in words when the two cannot be compared.
     """
-    if [t.name for t in new.tiers] != [t.name for t in champion.tiers]:
-        return None
-    if new.manifest.encoder != champion.manifest.encoder or np.isnan(held_out.judged()).all():
-        return None
+    names, others = ([tier.name for tier in bundle.tiers] for bundle in (new, champion))
+    if names != others:
+        return f"the champion's tiers are {', '.join(others)}, not {', '.join(names)}"
+    if new.manifest.encoder != champion.manifest.encoder:
+        return "the champion was trained with another encoder"
+    if np.isnan(held_out.judged()).all():
+        return "no held-out prompt is labelled"
     errors = [
         (bundle.predict(held_out.embedding, held_out.features).proba - held_out.judged()) ** 2
         for bundle in (new, champion)
@@ -49,5 +52,5 @@ def compare(new: Bundle, champion: Bundle, held_out: Examples, groups: NDArray[n
 
     (difference,) = estimated(statistic, Resamples.of(groups))
     if difference.value is None or difference.interval is None:
-        return None
+        return "too few held-out prompts are labelled"
     return Comparison(difference.value, *difference.interval, labels=int(labels.sum()))

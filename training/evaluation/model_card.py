@@ -144,13 +144,13 @@ def _slice_name(part: Slice) -> str:
 
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """MLflow's page sets no space between columns, hence one in every cell."""
+    """MLflow's page sets no space between columns or below a table, hence some in every cell and a line of it."""
     yield f"**{title}**"
     yield ""
     yield f"| {' | '.join(header)} |"
     yield "|---" * len(header) + "|"
     yield from (f"| {' | '.join(f'{cell}&ensp;' for cell in row)} |" for row in rows)
-    yield ""
+    yield from ("", "&nbsp;", "")
 
 
 def _shown(value: Estimate | int | None) -> str:

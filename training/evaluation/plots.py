@@ -35,11 +35,16 @@ def curve_figure(evaluation: Evaluation) -> Figure:
         ]
         if points:
             axes.plot(*zip(*points, strict=True), "o", color=color, label=name.replace("_", " "))
-    router = evaluation.cost[ROUTER]
-    for quality, figures in router.items():
-        interval = figures["relative_cost"].interval
-        if interval is not None:
-            axes.plot(interval, [quality, quality], color="tab:blue", alpha=0.4, linewidth=3)
+    spans = [
+        (figures["relative_cost"].interval, quality)
+        for quality, figures in evaluation.cost[ROUTER].items()
+        if figures["relative_cost"].interval is not None
+    ]
+    if spans:
+        ends, qualities = zip(*spans, strict=True)
+        low, high = zip(*ends, strict=True)
+        label = "95 % interval of its cost there"
+        axes.hlines(qualities, low, high, color="tab:blue", alpha=0.4, linewidth=3, label=label)
     axes.legend(loc="lower right")
     return figure
 

@@ -34,7 +34,9 @@ def parse_json(text: str, *, where: str | None = None) -> object:
     try:
         return json.loads(text, parse_float=JsonNumber, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        raise InputError(f"is not JSON: {error.msg} at character {error.pos + 1}", where=where) from None
+        raise InputError(
+            f"is not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}", where=where
+        ) from None
     except RecursionError:
         raise InputError("is nested too deeply to be read", where=where) from None
     except ValueError as error:  # _refuse_constant, JsonNumber, and integers of more than 4300 digits

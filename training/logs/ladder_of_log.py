@@ -88,10 +88,13 @@ class LadderCollector:
 
     def __init__(self) -> None:
         self._tiers: defaultdict[str, _TierSeen] = defaultdict(_TierSeen)
+        self._untiered: Counter[str] = Counter()
 
     def see(self, request: LoggedRequest) -> None:
         for outcome in request.outcomes:
-            if outcome.tier is not None:
+            if outcome.tier is None:
+                self._untiered[str(outcome.model)] += 1
+            else:
                 self._see(self._tiers[outcome.tier], outcome, request.conversation.total_chars)
 
     @staticmethod
@@ -120,7 +123,11 @@ class LadderCollector:
         """
         if len(self._tiers) < 2:
             named = f"names only the tier {min(self._tiers)!r}" if self._tiers else "names no tiers"
-            raise InputError(f"the log {named}; say which models make up which tier with --ladder FILE")
+            untiered = ", ".join(model for model, _ in self._untiered.most_common(10))
+            seen = f", and the models {untiered}" if untiered else ""
+            raise InputError(
+                f"the log {named}{seen}; say which models make up which tier with --ladder FILE (docs/log-format.md)"
+            )
         order = self._cheapest_first()
         home = {
             model: max(order, key=lambda name: self._tiers[name].models[model])

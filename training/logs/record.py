@@ -36,6 +36,15 @@ def _not_a_boolean(value: object) -> object:
     return value
 
 
+def _a_boolean(value: object) -> object:
+    """A boolean as it is, or as a table writes it; nothing else that might mean one."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    raise ValueError("must be true or false")
+
+
 def _in_utc(time: datetime) -> datetime:
     if time.tzinfo is None:
         raise ValueError("has no zone; add it, as in 2026-03-01T12:00:00Z")
@@ -100,7 +109,7 @@ class Outcome(_Record):
     cost_pico_usd: Annotated[int, Field(ge=0, le=MAX_COST_PICO_USD)] | None = None
     latency_s: Annotated[Number, Field(ge=0)] | None = None
     propensity: Annotated[Number, Field(gt=0, le=1)] | None = None
-    acceptable: bool | None = None
+    acceptable: Annotated[bool | None, BeforeValidator(_a_boolean)] = None
     score: Annotated[Number, Field(ge=0, le=1)] | None = None
     feedback: Feedback | None = None
 

@@ -64,21 +64,27 @@ class ReadReport:
     rejected: int = 0
     unlabelled: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
     first: list[Reject] = field(default_factory=list)
     off_ladder: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
     def reject(self, reject: Reject) -> None:
         self.rejected += 1
-        kind = re.sub(r"\d+", "N", reject.reason)
-        self.reasons[kind if kind in self.reasons or len(self.reasons) < _REASONS else "other reasons"] += 1
+        kind = re.sub(r"\d+", "N", reject.reason)  # alike but for numbers is one reason, told by its first
+        if kind not in self.reasons and len(self.reasons) >= _REASONS:
+            kind = "other reasons"
+        self.reasons[kind] += 1
+        self.examples.setdefault(kind, kind if kind == "other reasons" else reject.reason)
         if len(self.first) < _SHOWN:
             self.first.append(Reject(reject.file, reject.line, reject.reason, None))
 
     def __str__(self) -> str:
         lines = [f"{self.read:,} read, {self.rejected:,} rejected, {self.unlabelled:,} without an outcome"]
-        lines += [f"  {count:,} × {reason}" for reason, count in self.reasons.most_common()]
+        lines += [f"  {count:,} × {self.examples[kind]}" for kind, count in self.reasons.most_common()]
         lines += [f"  {reject}" for reject in self.first]
+        if self.rejected > len(self.first):
+            lines.append(f"  … and {self.rejected - len(self.first):,} more")
         if self.off_ladder:
             names = ", ".join(f"{name} ({count:,})" for name, count in self.off_ladder.most_common(10))
             more = f" and {len(self.off_ladder) - 10} more" if len(self.off_ladder) > 10 else ""

@@ -91,6 +91,8 @@ def input_error(error: ValidationError, where: str | None = None) -> InputError:
     first = error.errors(include_url=False, include_input=False)[0]
     for step in first["loc"]:
         where = f"{where or ''}[{step}]" if isinstance(step, int) else _path(where, step)
+    if first["type"] == "missing":
+        return InputError("is missing", where=where)
     reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
     return InputError(reason.removeprefix("Input "), where=where)
 
