@@ -1,6 +1,7 @@
 """The `tierwise` command: exit statuses, what goes to stdout, and what a wrong word is told."""
 
 import json
+import re
 import shutil
 import socket
 import subprocess
