@@ -70,10 +70,7 @@ class Registry:
         if experiment is not None:
             return str(experiment.experiment_id)
         location = (self.home / "artifacts").as_uri() if self._local else None
-        kind = {
-            "mlflow.experimentKind": "custom_model_development"
-        }  # or the page shows traces, which there are none of
-        return str(self._client.create_experiment(name, artifact_location=location, tags=kind))
+        return str(self._client.create_experiment(name, artifact_location=location))
 
     def looks(self, outcomes_digest: str) -> int:
         """How many trainings and evaluations have printed figures on these outcomes; beyond 1,000 it says 1,000."""
