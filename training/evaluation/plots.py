@@ -56,7 +56,7 @@ def share_figure(by_mu: Curve, tiers: Sequence[str]) -> Figure:
     )
     axes.stackplot(np.arange(len(by_mu.share)), by_mu.share.T, labels=tiers, alpha=0.8)
     axes.plot(by_mu.quality, color="black", label="retained quality")
-    axes.set(xlim=(0, len(by_mu.share) - 1), ylim=(0, max(1.0, float(np.nanmax(by_mu.quality)))))
+    axes.set(xlim=(0, len(by_mu.share) - 1), ylim=(0, float(np.nanmax(by_mu.quality, initial=1.0))))
     axes.legend(loc="lower left")
     return figure
 
