@@ -86,7 +86,9 @@ def test_graded_scores_of_a_pair_count_as_they_are(router: Path, tmp_path: Path)
     assert found["apgr"] == pytest.approx(0.5)  # every prompt gains the same: no ranking can do better
 
 
-def test_a_log_is_judged_on_the_routers_own_ladder_with_targets_costs_and_slices(router: Path, tmp_path: Path) -> None:
+def test_a_log_is_judged_on_the_routers_own_ladder_with_targets_costs_and_slices(
+    bundle: Bundle, router: Path, tmp_path: Path
+) -> None:
     log = made_up_log(tmp_path / "log.jsonl", 200, seed=3)
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     of_team = [row | {"metadata": {"team": "legal" if i < 60 else "sales"}} for i, row in enumerate(rows)]
@@ -102,6 +104,9 @@ def test_a_log_is_judged_on_the_routers_own_ladder_with_targets_costs_and_slices
     target = found["targets"]["0.95"]
     assert target["share.economy"] + target["share.standard"] + target["share.premium"] == pytest.approx(1)
     assert 0 < target["tier_accuracy"] < 1
+    assert [found["targets"][name]["refused"] for name in ("0.9", "0.99")] == [
+        next(t.mu is None for t in bundle.manifest.thresholds if t.target == target) for target in (0.9, 0.99)
+    ]
     assert found["costs"] == "recorded"
     assert 0 < found["cost_at_quality"]["0.95"]["relative_cost"] < 1
     assert list(found["baselines"]) == ["random", "oracle"]

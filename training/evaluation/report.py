@@ -64,7 +64,8 @@ def report_json(evaluation: Evaluation, subject: Subject) -> dict[str, object]:
         "cost_at_quality": costs.get(ROUTER, {}),
         "costs": evaluation.costs,
         "targets": {
-            f"{target:g}": _known(_flat(figures), evaluation) for target, figures in evaluation.targets.items()
+            f"{target:g}": {"refused": target in subject.refused, **_known(_flat(figures), evaluation)}
+            for target, figures in evaluation.targets.items()
         },
         "tiers": {name: _flat(figures) for name, figures in evaluation.tiers.items()},
         "baselines": {
