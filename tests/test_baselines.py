@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from serving.classifier.bundle import Bundle
-from serving.classifier.trained_on import TrainedOn, quantised
+from serving.classifier.quantised import quantised
+from serving.classifier.trained_on import TrainedOn
 from serving.errors import InputError
 from tests.factories import TIERS, made_up_examples
 from training.evaluation.baselines.catalogue import BASELINES, LEARNED, baselines, chosen

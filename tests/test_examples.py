@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from serving.classifier.trained_on import dequantised, quantised
+from serving.classifier.quantised import dequantised, quantised
 from serving.errors import ConfigurationError
 from tests.factories import FakeEncoder, made_up_examples
 from training.config import Split, read_config

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from serving.classifier.bundle import Bundle, read_bundle, write_bundle
-from serving.classifier.trained_on import TrainedOn, quantised, seen_keys
+from serving.classifier.quantised import quantised
+from serving.classifier.trained_on import TrainedOn, seen_keys
 from serving.errors import BundleError
 from tests.factories import CONFIG, made_up_examples, trained_bundle
 from training.fitting.embeddings import text_key

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from serving.chat import read_conversation
 from serving.classifier.encoder import Encoder, EncoderIdentity
 from serving.classifier.features import FEATURE_NAMES, FEATURES_VERSION, estimated_input_tokens, text_features
-from serving.classifier.trained_on import dequantised, quantised
+from serving.classifier.quantised import dequantised, quantised
 from serving.errors import EncoderError, InputError
 from serving.tiers import PICO_PER_USD
 from training.fitting.embeddings import EmbeddingStore, text_key

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.classifier.encoder import Encoder
-from serving.classifier.trained_on import dequantised, quantised
+from serving.classifier.quantised import dequantised, quantised
 
 _CHUNK: Final = 256  # texts embedded between two commits: at most two seconds of work are lost
 

@@ -14,7 +14,8 @@ from serving.classifier.classifier import GOLDEN_TOLERANCE, Classifier
 from serving.classifier.encoder import EmbeddingMemo, Encoder
 from serving.classifier.features import FEATURE_NAMES, FEATURES_VERSION
 from serving.classifier.heads import Heads, design_matrix
-from serving.classifier.trained_on import TrainedOn, quantised, seen_keys
+from serving.classifier.quantised import quantised
+from serving.classifier.trained_on import TrainedOn, seen_keys
 from serving.routing.promise import promised_thresholds
 from serving.tiers import Tier
 from training.config import TrainingConfig
