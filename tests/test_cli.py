@@ -123,6 +123,13 @@ def test_promote_says_when_the_logs_do_not_carry_the_target_and_what_to_do() -> 
 def test_promote_refuses_a_version_that_the_service_would_refuse() -> None:
     Path("tierwise.toml").write_text('[[pins]]\nteam = "search"\ntier = "gold"\n')
     assert "pins: there is no tier 'gold' to pin to" in failed(run("promote", "2"))
+    Path("tierwise.toml").unlink()
+    run("promote", "2")
+    Path("tierwise.toml").write_text('[[pins]]\nteam = "search"\ntier = "gold"\n')
+    assert "pins: there is no tier 'gold' to pin to" in failed(run("rollback"))
+    assert run("routers").stdout.splitlines()[1].split()[:2] == ["2", "champion"]
+    Path("tierwise.toml").unlink()
+    run("rollback")
     assert run("routers").stdout.splitlines()[2].split()[:2] == ["1", "champion"]
 
 

@@ -15,6 +15,7 @@ from serving.settings import read_settings
 from training.libraries import prepare_libraries
 
 if TYPE_CHECKING:
+    from serving.classifier.bundle import Manifest
     from training.registry import Registry
 
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -163,17 +164,14 @@ def routers(as_json: bool) -> None:
 def promote(version: str) -> None:
     """Make VERSION the champion; a running service follows within two seconds."""
     from serving.routing.policy import DEFAULT_POLICY, Policy
-    from serving.routing.promoted import check_settings
     from training.report import WITHOUT_TARGET
 
-    registry, settings = _registry(), read_settings()
+    registry = _registry()
     number = registry.resolve(version)
-    policy = Policy.parse(settings.policy, default=DEFAULT_POLICY)
-    with registry.bundle(number) as (_, bundle):
-        check_settings(bundle.manifest, settings.ladder, policy, settings.pins)
-    registry.promote(number)
+    manifest = registry.promote(number, fits=_fits_settings)
     click.echo(f"version {number} is the champion")
-    refused = [t for t in bundle.manifest.thresholds if t.target == policy.parameter and t.mu is None]
+    policy = Policy.parse(read_settings().policy, default=DEFAULT_POLICY)
+    refused = [t for t in manifest.thresholds if t.target == policy.parameter and t.mu is None]
     if policy.name == "quality" and refused:
         _say(f"its logs do not carry the target {policy.parameter:g}: {refused[0].refused}. {WITHOUT_TARGET}")
 
@@ -181,7 +179,7 @@ def promote(version: str) -> None:
 @tierwise.command()
 def rollback() -> None:
     """Make the champion before this one the champion again."""
-    click.echo(f"version {_registry().rollback()} is the champion again")
+    click.echo(f"version {_registry().rollback(fits=_fits_settings)} is the champion again")
 
 
 @tierwise.group()
@@ -229,6 +227,15 @@ def main() -> None:
     prepare_libraries()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     tierwise()
+
+
+def _fits_settings(manifest: "Manifest") -> None:
+    """Raises ConfigurationError when the service would refuse the version."""
+    from serving.routing.policy import DEFAULT_POLICY, Policy
+    from serving.routing.promoted import check_settings
+
+    settings = read_settings()
+    check_settings(manifest, settings.ladder, Policy.parse(settings.policy, default=DEFAULT_POLICY), settings.pins)
 
 
 def _registry() -> "Registry":

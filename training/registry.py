@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
-from serving.classifier.bundle import Bundle, read_bundle
+from serving.classifier.bundle import Bundle, Manifest, read_bundle
 from serving.errors import RegistryError
 from serving.routing.promoted import Pointer
 from training.encoders import DEFAULT_ENCODER, build_default_encoder
@@ -33,6 +33,10 @@ BUNDLE_ARTIFACT: Final = "bundle"
 _PROMOTIONS: Final = "tierwise.promotions"
 _KEPT_EXPORTS: Final = 3
 _EXPORT: Final = re.compile(r"\d+-[0-9a-f]{12}-\d+")
+
+
+Check = Callable[[Manifest], None]
+"""Raises what is wrong with a version for the settings at hand."""
 
 
 @dataclass(frozen=True)
@@ -121,13 +125,14 @@ class Registry:
                 raise RegistryError(f"the artifacts of version {number} cannot be read: {error}") from None
             yield Path(folder), read_bundle(Path(folder))
 
-    def promote(self, number: int, *, forced: bool = False) -> None:
-        """Make a version the champion and hand it to the service, which follows within two seconds.
+    def promote(self, number: int, *, forced: bool = False, fits: Check = lambda _: None) -> Manifest:
+        """Make a version the champion and hand it to the service, which follows within two seconds; gives its manifest.
 
-        Raises BundleError when its files are not what was registered, and nothing changes then.
+        Raises BundleError when its files are not what was registered, and what `fits` raises when the version does not
+        fit the service's settings; nothing changes then.
         """
         history = self._promotions()
-        self._export(number)
+        manifest = self._export(number, fits)
         self._client.set_registered_model_alias(NAME, "champion", str(number))
         if self._aliases().get("challenger") == number:
             self._client.delete_registered_model_alias(NAME, "challenger")
@@ -136,22 +141,24 @@ class Registry:
         if history[-1:] != [number]:  # promoted again to mend its files: a rollback still leads to the one before
             self._record([*history, number])
         self._forget_old_exports()
+        return manifest
 
-    def rollback(self) -> int:
-        """Make the champion before this one the champion again; gives its number."""
+    def rollback(self, *, fits: Check = lambda _: None) -> int:
+        """Make the champion before this one the champion again; gives its number. Raises what `promote` raises."""
         history = self._promotions()
         if len(history) < 2:
             raise RegistryError("there is no earlier champion to go back to")
         previous = history[-2]
-        self._export(previous)
+        self._export(previous, fits)
         self._client.set_registered_model_alias(NAME, "champion", str(previous))
         self._record(history[:-1])
         return previous
 
-    def _export(self, number: int) -> None:
+    def _export(self, number: int, fits: Check) -> Manifest:
         """Copy a version's bundle to where workers look; the pointer to it is written last, atomically."""
         served = self.home / "served"
         with self.bundle(number) as (source, bundle):
+            fits(bundle.manifest)
             if bundle.manifest.encoder == DEFAULT_ENCODER:  # trained elsewhere, it may not be here yet
                 build_default_encoder(self.home / "encoders" / DEFAULT_ENCODER.digest)
             folder = f"{number}-{bundle.digest[:12]}-{time.time_ns()}"
@@ -161,6 +168,7 @@ class Registry:
         draft = served / f".current.{os.getpid()}.json"
         draft.write_text(pointer.model_dump_json(), "utf-8")
         os.replace(draft, served / "current.json")
+        return bundle.manifest
 
     def _forget_old_exports(self) -> None:
         """Keeps the last few, for workers that are reading one and for whoever compares."""
