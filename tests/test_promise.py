@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from serving.classifier.bundle import CalibrationSet, Predictions
-from serving.routing.promise import betting_wealth, choose, promised_thresholds
+from serving.routing.promise import Outcomes, above_zero, choose, evidence, held, promised_thresholds
 from tests.factories import TIERS
 
 
@@ -22,15 +22,35 @@ def test_ties_go_to_the_cheaper_tier() -> None:
     assert choose(np.array([[0.7, 0.7, 0.7]]), np.array([[1.0, 2.0, 3.0]]), 0.0).tolist() == [0]
 
 
-def test_a_bet_against_a_true_mean_rarely_wins() -> None:
-    rng = np.random.default_rng(1)
-    wins = sum(betting_wealth(rng.random(200) < 0.5, 0.5, 0.05) >= 20 for _ in range(400))
-    assert wins <= 0.05 * 400  # Markov allows 5 %; the bet itself gives far less
+def test_a_bet_against_the_truth_rarely_wins() -> None:
+    values = np.random.default_rng(1).choice([-0.5, 0.5], size=(2000, 200))
+    assert above_zero(values, -0.5, 0.05).mean() <= 0.06  # 5 % at most, give or take .5 of 2,000 draws
 
 
-def test_a_bet_on_a_clear_gap_wins() -> None:
-    rng = np.random.default_rng(1)
-    assert betting_wealth(rng.random(300) < 0.65, 0.5, 0.05) >= 20
+def test_a_bet_wins_nearly_as_often_as_the_test_of_a_normal_mean() -> None:
+    """A mean 2.5 standard errors above zero: P(Z > 1.645 - 2.5) = .80. A stake that is set only once wins .52."""
+    values = np.random.default_rng(1).choice([-0.5, 0.5], size=(1000, 2000), p=[0.472, 0.528])
+    assert above_zero(values, -0.5, 0.05).mean() > 0.72
+
+
+def test_a_bet_never_wins_on_values_that_are_never_above_zero() -> None:
+    assert not above_zero(np.zeros((1, 50)), -0.5, 0.05).any()
+
+
+def test_a_stake_is_what_would_win_what_is_missing() -> None:
+    """One value of 1. For alpha .5 the stake is √(2 ln 2) = 1.18, which makes 2.18 of 1, and 2 were asked; for alpha .4
+    it is √(2 ln 2.5) = 1.35, and 2.35 are less than 2.5."""
+    assert above_zero(np.ones((1, 1)), -0.5, 0.5).tolist() == [True]
+    assert above_zero(np.ones((1, 1)), -0.5, 0.4).tolist() == [False]
+
+
+def test_the_walk_ends_before_the_first_that_does_not_hold() -> None:
+    """Economy is never acceptable, the top always is: every μ that sends a prompt to economy retains nothing."""
+    outcomes = Outcomes.of(np.tile([0.0, 1.0], (100, 1)), np.ones((100, 2)))
+    economy, top = np.zeros(100, np.int8), np.ones(100, np.int8)
+    assert held(outcomes, np.stack([top, top, economy, top]), 0.5, 0.05) == 2
+    assert held(outcomes, np.stack([economy, top]), 0.5, 0.05) == 0
+    assert held(outcomes, np.stack([top] * 200), 0.5, 0.05) == 200
 
 
 def made_up_calibration(n: int, seed: int) -> CalibrationSet:
@@ -106,6 +126,18 @@ def test_logged_propensities_stand_in_for_the_answers_nobody_saw() -> None:
     (threshold,) = promised_thresholds(logged(made_up_calibration(16_000, 3), [0.4, 0.2, 0.4]), TIERS, [0.90])
     assert threshold.mu is not None
     assert true_quality(threshold.mu) >= 0.90
+
+
+def test_a_prompt_that_goes_to_the_top_says_nothing_against_the_policy() -> None:
+    """Two tiers, a target of .9, one outcome logged of each prompt. Sent to the top, a prompt is worth .1 × its weight
+    × acceptable there, and 0 where the log shows economy; sent to economy, what economy got less .9 × the top's."""
+    nan = np.nan
+    acceptable = np.array([[nan, 1.0], [1.0, nan], [nan, 0.0]])
+    weight = evidence(acceptable, np.array([[nan, 4.0], [2.0, nan], [nan, 4.0]]))
+    choices = np.array([[1, 1, 1], [0, 0, 0]], np.int8)
+    to_top, to_economy = Outcomes.of(acceptable, weight).margins(choices, 0.9)
+    assert to_top == pytest.approx([0.4, 0.0, 0.0])
+    assert to_economy == pytest.approx([-0.9, 2 - 0.9, -0.9 * (1 - 4)])
 
 
 def test_a_top_tier_that_is_hardly_explored_does_not_make_a_promise_cheap() -> None:

@@ -2,28 +2,31 @@
 
 Learn then Test (Angelopoulos et al. 2021, arXiv:2110.01052): the grid of μ is fixed before any outcome is seen
 and tested from the most cautious on; the first that cannot be shown to hold ends the search, so the chance of
-choosing one that fails is at most 1 - confidence, however long the grid. Each test is a betting test of a
-bounded mean (Waudby-Smith & Ramdas 2024, arXiv:2010.09686), which holds for any sample size and for
-propensity-weighted outcomes as well as for plain ones.
+choosing one that fails is at most 1 - confidence, however long the grid. Each test is a bet against "retained
+quality is below the target" (Waudby-Smith & Ramdas 2024, arXiv:2010.09686), which holds for any number of prompts
+and for propensity-weighted outcomes as well as for plain ones. The stake is set anew by what is still to be won and
+how many prompts are left to win it (Voráček & Orabona 2025, arXiv:2505.22422).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.classifier.bundle import CalibrationSet, Predictions, Threshold
+from serving.classifier.bundle import CalibrationSet, Threshold
 from serving.classifier.heads import FloatArray
 from serving.routing.costs import expected_costs, unit_cost
 from serving.tiers import Tier
 
 CONFIDENCE: Final = 0.95
-_ORDERS: Final = 20  # random orders whose bets are averaged; the average of valid bets is a valid bet
-_LARGEST_BET: Final = 0.75  # of the stake; any constant below 1 is valid. Source: the same paper, section 4.2
+_BLOCKS: Final = 200  # times the stake is set anew; docs/decisions/2026-11-26-promise-measured.md
+_LARGEST_BET: Final = 0.75  # of the stake; any constant below 1 is valid. Source: the first paper, section 4.2
+_AT_ONCE: Final = 64  # μ tested together: few enough to be small, and the walk seldom sees the whole grid
 _MOST_LABELS: Final = 200_000  # a number beyond this is no advice
-_GRID: Final = np.concatenate([[0.0], np.logspace(-3, 3, 181)])
+_GRID: Final = np.concatenate([[0.0], np.logspace(-3, 3, 601)])
 """μ times the cost of a call with 1,000 tokens in and out at the top tier: no look at any outcome goes into it."""
 
 
@@ -47,39 +50,67 @@ def promised_thresholds(
     weight = evidence(calibration.acceptable, calibration.weight)
     usable = ~np.isnan(weight).any(axis=1)
     predicted = calibration.fallback if fallback else calibration.predicted
-    predicted = Predictions(predicted.proba[usable], predicted.output_tokens[usable])
-    costs = expected_costs(tiers, calibration.input_tokens[usable], predicted.output_tokens)
-    unit = unit_cost(tiers)
-    grid = _GRID / unit if unit > 0 else _GRID[:1]
-    outcomes = _Outcomes(calibration.acceptable[usable], weight[usable], calibration.max_weight)
-    choices = [choose(predicted.proba, costs, mu) for mu in grid]
-    return tuple(_threshold(target, confidence, grid, choices, outcomes) for target in targets)
+    proba, output_tokens = predicted.proba[usable], predicted.output_tokens[usable]
+    costs = expected_costs(tiers, calibration.input_tokens[usable], output_tokens)
+    walk = walk_of(proba, costs, unit_cost(tiers))
+    outcomes = Outcomes.of(calibration.acceptable[usable], weight[usable])
+    return tuple(_threshold(target, confidence, walk, outcomes) for target in targets)
 
 
 @dataclass(frozen=True)
-class _Outcomes:
-    """acceptable: (n, k), NaN where not tried. weight: (n, k), as `evidence` gives it.
+class Walk:
+    """Growing μ, the last of each run that decides alike, (g,), and what they choose for each prompt, (g, n)."""
 
-    max_weight: the clip of the weights. Known before any outcome, so that it bounds the bets.
+    mu: NDArray[np.float64]
+    choices: NDArray[np.int8]
+
+
+def walk_of(proba: FloatArray, costs: FloatArray, unit: float) -> Walk:
+    """The μ to test, most cautious first. proba, costs: (n, k). unit: a typical cost at the top tier, 0 if free."""
+    grid = _GRID / unit if unit > 0 else _GRID[:1]
+    choices = np.stack([choose(proba, costs, mu).astype(np.int8) for mu in grid])
+    last = np.append((choices[1:] != choices[:-1]).any(axis=1), True)
+    return Walk(grid[last], choices[last])
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What each tier got of each prompt, (n, k), at least 0, and what the top tier would have, (n,), at most 1.
+
+    Inverse propensity weighting of what is acceptable at the chosen tier, and of what is *not* at the top:
+    weights that were clipped then make the policy look worse and the top better, never the other way.
     """
 
-    acceptable: FloatArray
-    weight: FloatArray
-    max_weight: float
+    got: NDArray[np.float64]
+    top: NDArray[np.float64]
 
-    def margin(self, choice: NDArray[np.intp], target: float) -> tuple[NDArray[np.float64], float]:
-        """Values in [0, 1] for each row, and their mean if retained quality were exactly the target.
+    @classmethod
+    def of(cls, acceptable: FloatArray, weight: FloatArray) -> Self:
+        """acceptable: (n, k), NaN where not tried. weight: (n, k), as `evidence` gives it."""
+        tried, good = ~np.isnan(acceptable), np.nan_to_num(acceptable)
+        got = np.where(tried, good * weight, 0.0)
+        top = 1 - np.where(tried, (1 - good) * weight, 0.0)[:, -1]
+        return cls(np.asarray(got, np.float64), np.asarray(top, np.float64))
 
-        Inverse propensity weighting of what is acceptable at the chosen tier, and of what is *not* at the top:
-        weights that were clipped then make the policy look worse and the top better, never the other way.
+    def __len__(self) -> int:
+        return len(self.top)
+
+    def take(self, rows: NDArray[np.intp] | slice) -> Self:
+        """The prompts at `rows`."""
+        return replace(self, got=self.got[rows], top=self.top[rows])
+
+    def by(self, choices: NDArray[np.int8]) -> NDArray[np.float64]:
+        """What each choice got of each prompt: (g, n) → (g, n)."""
+        return self.got[np.arange(len(self)), choices]
+
+    def margins(self, choices: NDArray[np.int8], target: float) -> NDArray[np.float64]:
+        """Values of at least -target, (g, n), that average 0 or less where retained quality is below the target.
+
+        Where the top tier is chosen, what it got is known to be what it would have: were the two estimated apart, all
+        the noise of a propensity would be in their difference.
         """
-        tried, rows = ~np.isnan(self.acceptable), np.arange(len(choice))
-        good = np.nan_to_num(self.acceptable)
-        got = np.where(tried, good * self.weight, 0)[rows, choice]
-        top = 1 - np.where(tried, (1 - good) * self.weight, 0)[:, -1]
-        bound = self.max_weight if (self.weight != 1).any() else 1.0
-        low, high = -target, bound + target * (bound - 1)
-        return np.asarray((got - target * top - low) / (high - low), np.float64), -low / (high - low)
+        got = self.by(choices)
+        return np.where(choices == self.got.shape[1] - 1, (1 - target) * got, got - target * self.top)
 
 
 def evidence(acceptable: FloatArray, weight: FloatArray) -> NDArray[np.float64]:
@@ -97,33 +128,27 @@ def evidence(acceptable: FloatArray, weight: FloatArray) -> NDArray[np.float64]:
     return np.asarray(counts, np.float64)
 
 
-def _threshold(
-    target: float,
-    confidence: float,
-    grid: NDArray[np.float64],
-    choices: Sequence[NDArray[np.intp]],
-    outcomes: _Outcomes,
-) -> Threshold:
-    if len(outcomes.acceptable) == 0:
+def held(outcomes: Outcomes, choices: NDArray[np.int8], target: float, alpha: float) -> int:
+    """How many of the choices (g, n) were shown to hold before the first that was not, 0 to g."""
+    for start in range(0, len(choices), _AT_ONCE):
+        shown = above_zero(outcomes.margins(choices[start : start + _AT_ONCE], target), -target, alpha)
+        if not shown.all():
+            return start + int(np.argmin(shown))
+    return len(choices)
+
+
+def _threshold(target: float, confidence: float, walk: Walk, outcomes: Outcomes) -> Threshold:
+    if len(outcomes) == 0:
         reason = "no calibration prompt has outcomes for all tiers, or for one with its propensity"
         return Threshold(target=target, confidence=confidence, mu=None, refused=reason)
-    held: float | None = None
-    previous: NDArray[np.intp] | None = None
-    for mu, choice in zip(grid, choices, strict=True):
-        if previous is None or not np.array_equal(choice, previous):
-            margin, null_mean = outcomes.margin(choice, target)
-            if betting_wealth(margin, null_mean, 1 - confidence) < 1 / (1 - confidence):
-                break
-            previous = choice
-        held = float(mu)
-    if held is not None:
-        return Threshold(target=target, confidence=confidence, mu=held)
-    return _refused(target, confidence, *outcomes.margin(choices[0], target))
+    if holding := held(outcomes, walk.choices, target, 1 - confidence):
+        return Threshold(target=target, confidence=confidence, mu=float(walk.mu[holding - 1]))
+    return _refused(target, confidence, outcomes.margins(walk.choices[:1], target)[0])
 
 
-def _refused(target: float, confidence: float, margin: NDArray[np.float64], null_mean: float) -> Threshold:
-    """Why not even μ = 0 could be shown to hold, and how many labels might: 2 ln(1/α) σ² / δ² of a fixed bet."""
-    delta = float(margin.mean()) - null_mean
+def _refused(target: float, confidence: float, margin: NDArray[np.float64]) -> Threshold:
+    """Why not even μ = 0 could be shown to hold, and how many labels might, four times in five: 2 ln(1/α) σ² / δ²."""
+    delta = float(margin.mean())
     if delta <= 0:
         reason = f"on {len(margin)} prompts set aside for it even the most probable tier did not show {target:.0%}"
         return Threshold(target=target, confidence=confidence, mu=None, refused=reason)
@@ -136,19 +161,31 @@ def _refused(target: float, confidence: float, margin: NDArray[np.float64], null
     return Threshold(target=target, confidence=confidence, mu=None, refused=reason, labels_needed=labels)
 
 
-def betting_wealth(values: FloatArray, mean: float, alpha: float) -> float:
-    """What a gambler has made of 1 by betting that values in [0, 1] average more than `mean`.
+def above_zero(values: FloatArray, lowest: float, alpha: float) -> NDArray[np.bool_]:
+    """Whether a gambler who bets that values average more than 0 makes 1/alpha of 1: (g, n) → (g,).
 
-    If they do not, it exceeds 1/alpha with probability at most alpha (Markov), so reaching 1/alpha rejects
-    "at most `mean`". Bets follow the predictable plug-in of Waudby-Smith & Ramdas 2024, eq. 26, for a fixed
-    n, averaged over `_ORDERS` random orders with a fixed seed.
+    lowest: below 0, and no value is below it. If they average no more than 0, that happens with probability at most
+    alpha: fair bets of less than all one has are a martingale that cannot fall below 0 (Ville), however they are sized.
+    They are sized by what is still to be won, the values left to win it, and the variance of those seen (with one of
+    size 1 to begin with). Once 1/alpha is reached nothing more is staked. The order is random with a fixed seed.
     """
-    n = len(values)
-    rng = np.random.default_rng(0)
-    x = np.stack([rng.permutation(values) for _ in range(_ORDERS)])
-    seen = np.arange(1, n + 1)
-    running = (0.5 + np.cumsum(x, axis=1)) / (seen + 1)
-    variance = (0.25 + np.cumsum((x - running) ** 2, axis=1)) / (seen + 1)
-    before = np.hstack([np.full((_ORDERS, 1), 0.25), variance[:, :-1]])
-    bets = np.minimum(np.sqrt(2 * np.log(1 / alpha) / (n * before)), _LARGEST_BET / mean)
-    return float(np.exp(np.log1p(bets * (x - mean)).sum(axis=1)).mean())
+    g, n = values.shape
+    shuffled = np.ascontiguousarray(values[:, np.random.default_rng(0).permutation(n)])
+    edges = np.linspace(0, n, min(n, _BLOCKS) + 1).astype(np.intp)
+    variance = _variance_before(shuffled, edges[:-1])
+    goal = np.log(1 / alpha)
+    won = np.zeros(g)
+    for block, (start, end) in enumerate(pairwise(edges)):
+        missing = np.maximum(goal - won, 0)
+        if not missing.any():
+            break
+        bet = np.minimum(np.sqrt(2 * missing / ((n - start) * variance[:, block])), _LARGEST_BET / -lowest)
+        won += np.log1p(bet[:, None] * shuffled[:, start:end]).sum(axis=1)
+    return np.asarray(won >= goal, np.bool_)
+
+
+def _variance_before(values: FloatArray, starts: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Variance of the values before each start, and of one with mean 0 and square 1: (g, n), (b,) → (g, b)."""
+    sums, squares = (np.add.reduceat(powers, starts, axis=1) for powers in (values, values**2))
+    mean = (np.cumsum(sums, axis=1) - sums) / (starts + 1)
+    return np.asarray((1 + np.cumsum(squares, axis=1) - squares) / (starts + 1) - mean**2, np.float64)
