@@ -1,0 +1,1 @@
+"""How good the router is on real outcomes: measured, not tested."""
