@@ -291,6 +291,21 @@ def test_decisions_and_requests_are_counted(client: Client) -> None:
     assert [sample(after, name) - sample(before, name) for name in series] == [3, 1, 1, 2]
 
 
+def test_what_the_default_policy_decides_alone_is_counted_beside_what_is_expected(client: Client) -> None:
+    def served(of: str) -> list[float]:
+        found = client.metrics()
+        return [sample(found, f'tierwise_served_{part}{{of="{of}"}}') for part in ("count", "sum")]
+
+    before = {of: served(of) for of in ("top_share", "probability", "top_probability")}
+    decision = client.post("/route", {"prompt": "hello"}).json()
+    client.post("/route", {"prompt": "hello", "policy": "share:0.3"})  # not what is promised
+    after = {of: [new - old for new, old in zip(served(of), before[of], strict=True)] for of in before}
+    proba = decision["probabilities"]
+    assert after["top_share"] == [1, decision["tier"] == "premium"]
+    assert after["probability"] == [1, pytest.approx(proba[decision["tier"]])]
+    assert after["top_probability"] == [1, pytest.approx(proba["premium"])]
+
+
 def test_metrics_have_no_series_for_unknown_paths_and_no_text_of_a_prompt(client: Client) -> None:
     client.post("/route", {"prompt": f"The key is {SECRET}", "metadata": {"team": SECRET}})
     client.post("/route", {"prompt": "a", "policy": SECRET})

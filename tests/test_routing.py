@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from serving.attribution import NOBODY, Attribution, Pin
 from serving.chat import Conversation, read_conversation
-from serving.classifier.bundle import Bundle, Threshold, read_bundle, write_bundle
+from serving.classifier.bundle import Bundle, Predictions, Threshold, read_bundle, write_bundle
 from serving.classifier.classifier import Classifier
 from serving.classifier.encoder import EmbeddingMemo
 from serving.errors import BundleError, InputError
@@ -83,6 +84,25 @@ def test_at_most_the_share_of_calibration_prompts_goes_to_the_top(bundle: Bundle
     proba = bundle.calibration.predicted.proba
     top = np.mean(np.argmax(proba - mu * np.array([0, 0, 1]), axis=1) == 2)
     assert top <= share
+
+
+def test_what_a_policy_is_expected_to_do_is_what_it_does_on_the_calibration_prompts(bundle: Bundle) -> None:
+    """Four prompts, three tiers, μ = 0: two go to the top."""
+    proba = np.array([[0.9, 0.2, 0.3], [0.1, 0.2, 0.7], [0.1, 0.8, 0.5], [0.2, 0.2, 0.9]], np.float32)
+    predicted = Predictions(proba, np.ones((4, 3), np.float32))
+    calibration = replace(
+        bundle.calibration, predicted=predicted, fallback=predicted, input_tokens=np.ones(4, np.float32)
+    )
+    expected = router(replace(with_threshold(bundle, None), calibration=calibration)).expected(DEFAULT_POLICY)
+    assert expected.top_share == 0.5
+    assert expected.probability == pytest.approx((0.9 + 0.7 + 0.8 + 0.9) / 4)
+    assert expected.top_probability == pytest.approx((0.3 + 0.7 + 0.5 + 0.9) / 4)
+
+
+def test_without_calibration_prompts_nothing_is_expected(bundle: Bundle) -> None:
+    blank = Predictions(np.ones((0, 3), np.float32), np.ones((0, 3), np.float32))
+    calibration = replace(bundle.calibration, predicted=blank, fallback=blank, input_tokens=np.ones(0, np.float32))
+    assert np.isnan(router(replace(bundle, calibration=calibration)).expected(DEFAULT_POLICY)).all()
 
 
 def test_other_prices_choose_the_thresholds_again(bundle: Bundle) -> None:

@@ -122,6 +122,11 @@ def test_it_counts_decisions_and_has_no_series_for_unknown_paths(service: Server
     assert sample(service, "tierwise_router_degraded") == 0
 
 
+def test_it_says_what_its_promise_expects_of_the_traffic(service: Server) -> None:
+    assert 0 < sample(service, 'tierwise_expected{of="top_probability"}') < 1
+    assert 0 < sample(service, 'tierwise_expected{of="probability"}') < 1
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [

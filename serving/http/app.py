@@ -41,8 +41,9 @@ def build_app(
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         promoted.refresh()
+        _expect(promoted, policy, metrics)
         _settle_garbage_collection()
-        watch = asyncio.create_task(_watch(promoted, metrics))
+        watch = asyncio.create_task(_watch(promoted, policy, metrics))
         yield
         watch.cancel()
 
@@ -71,19 +72,26 @@ def build_app(
     )
 
 
-async def _watch(promoted: PromotedRouter, metrics: Metrics) -> None:
+async def _watch(promoted: PromotedRouter, policy: Policy, metrics: Metrics) -> None:
     """Take over promotions: a new bundle is verified in a thread while the old one answers."""
     while True:
         metrics.degraded.set(promoted.problem is not None)
         await asyncio.sleep(_LOOK_EVERY_S)
         try:
             taken = await asyncio.to_thread(promoted.refresh)
+            if taken:
+                _expect(promoted, policy, metrics)
         except Exception:
             logger.exception("looking for a promotion failed")
             promoted.problem, taken = "looking for a promotion failed; the log says why", False
         if taken is not None:
             metrics.reloads.labels(outcome="taken" if taken else "refused").inc()
             _settle_garbage_collection()
+
+
+def _expect(promoted: PromotedRouter, policy: Policy, metrics: Metrics) -> None:
+    with contextlib.suppress(InputError):  # a router that cannot follow the policy serves none of it to compare
+        metrics.expect(promoted.router.expected(policy))
 
 
 def _settle_garbage_collection() -> None:

@@ -100,6 +100,8 @@ class Decisions:
         decide = router.explain if asked.explain else router.decide
         decision = decide(asked.conversation, asked.policy, asked.who, self._rules)
         self._metrics.decisions.labels(tier=decision.tier, reason=decision.reason).inc()
+        if asked.policy == self._default_policy:
+            self._metrics.serve(decision)
         return decision
 
     def _read(self, payload: dict[str, object]) -> _Asked:

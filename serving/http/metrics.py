@@ -10,6 +10,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Summary,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -17,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.routing.router import Decision, Expected
 
 
 class Metrics:
@@ -33,6 +36,26 @@ class Metrics:
             "1 while the promoted router or its encoder cannot be used",
             multiprocess_mode="livemax",
         )
+        self.served = Summary("tierwise_served", "What the default policy decided alone", ["of"])
+        self.expected = Gauge(
+            "tierwise_expected",
+            "The same on the prompts its promise rests on",
+            ["of"],
+            multiprocess_mode="livemostrecent",
+        )
+
+    def expect(self, expected: Expected) -> None:
+        """Take over what the router in service expects."""
+        for of, value in expected._asdict().items():
+            self.expected.labels(of).set(value)
+
+    def serve(self, decision: Decision) -> None:
+        """Count a decision of the default policy beside what is expected, unless a rule or a fault had its say."""
+        if decision.reason in ("policy", "target_refused"):
+            top = list(decision.probabilities)[-1]
+            self.served.labels("top_share").observe(decision.tier == top)
+            self.served.labels("probability").observe(decision.probabilities[decision.tier])
+            self.served.labels("top_probability").observe(decision.probabilities[top])
 
 
 class CountRequests:

@@ -62,6 +62,18 @@ class ExplainedDecision(Decision):
     explanation: Explanation
 
 
+class Expected(NamedTuple):
+    """Means over prompts that a policy decides alone: what traffic like the calibration prompts would show.
+
+    top_share: calls to the top tier. probability, top_probability: P(acceptable) at the chosen and at the top tier.
+    nan where there are no calibration prompts.
+    """
+
+    top_share: float
+    probability: float
+    top_probability: float
+
+
 class _Weighed(NamedTuple):
     """Every tier as the policy sees it, arrays (k,): may it, P(acceptable), expected cost, score; and with which μ.
 
@@ -185,6 +197,20 @@ class Router:
             router=self.name,
         )
 
+    def expected(self, policy: Policy) -> Expected:
+        """What the policy does on the calibration prompts, its μ chosen as for a request."""
+        fallback = self.classifier.memo is None
+        mu, _ = self._mu(policy, fallback)
+        proba, scores = self._on_calibration(mu, policy.name == "share", fallback)
+        chosen = scores.argmax(axis=1)
+        if len(chosen) == 0:
+            return Expected(math.nan, math.nan, math.nan)
+        return Expected(
+            top_share=float((chosen == proba.shape[1] - 1).mean()),
+            probability=float(proba[np.arange(len(chosen)), chosen].mean()),
+            top_probability=float(proba[:, -1].mean()),
+        )
+
     def accepts(self, policy: Policy, pins: Sequence[Pin] = ()) -> None:
         """Raises InputError when this router cannot follow the policy, BundleError when it lacks a pinned tier."""
         self._mu(policy, fallback=False)
@@ -231,16 +257,23 @@ class Router:
         A price on the top tier alone: those who gain most by it keep it, the others get the best below. Raising μ
         would take from every tier. With μ = 0 this is the μ of `share` (by_share), whose costs are 1 at the top.
         """
-        calibration = self.classifier.bundle.calibration
-        if len(calibration.input_tokens) == 0:
+        _, scores = self._on_calibration(mu, by_share, fallback)
+        if len(scores) == 0:
             return 0.0 if share == 1 else 1.0
-        predicted = calibration.fallback if fallback else calibration.predicted
-        output_tokens = predicted.output_tokens[:, self._columns]
-        costs = self._top_only if by_share else expected_costs(self.tiers, calibration.input_tokens, output_tokens)
-        scores = predicted.proba[:, self._columns] - mu * costs
         gaps = np.sort(scores[:, -1] - scores[:, :-1].max(axis=1))
         allowed = int(share * len(gaps) + 1e-9)  # .29 × 100 is 28.999… in binary
         return 0.0 if allowed == len(gaps) else max(0.0, float(gaps[len(gaps) - 1 - allowed]))
+
+    def _on_calibration(
+        self, mu: float, by_share: bool, fallback: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """P(acceptable) and score of each calibration prompt at each tier, (n, k)."""
+        calibration = self.classifier.bundle.calibration
+        predicted = calibration.fallback if fallback else calibration.predicted
+        output_tokens = predicted.output_tokens[:, self._columns]
+        costs = self._top_only if by_share else expected_costs(self.tiers, calibration.input_tokens, output_tokens)
+        proba = np.asarray(predicted.proba[:, self._columns], np.float64)
+        return proba, proba - mu * costs
 
     def _costs(self, prediction: Prediction) -> NDArray[np.float64]:
         output_tokens = prediction.output_tokens[self._columns]
