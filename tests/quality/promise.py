@@ -131,9 +131,9 @@ def promise_rates(
             rest = np.ones(n, bool)
             if not redrawn:
                 rest[order[:size]] = False
+            seen, choices = shown.take(slice(size)), walk.choices[:, order[:size]]
             for i, target in enumerate(targets):
-                seen = shown.take(slice(size))
-                served[i, j, split] = count = held(seen, walk.choices[:, order[:size]], target, 1 - confidence)
+                served[i, j, split] = count = held(seen, choices, target, 1 - confidence)
                 on_rest[i, j, split] = got[max(count - 1, 0), rest].mean() / top[rest].mean()
 
     def rates() -> Iterator[PromiseRate]:
