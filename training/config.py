@@ -66,7 +66,7 @@ class TrainingConfig(BaseModel):
         (0.90, 0.95, 0.98, 0.99), min_length=1, description="retained qualities that can be asked for as quality:TARGET"
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="with which each target is promised")
-    max_weight: float = Field(10.0, ge=1, description="inverse propensities are clipped here")
+    max_weight: float = Field(100.0, ge=1, description="inverse propensities are clipped here")
     min_labels: int = Field(30, ge=10, description="fewest labels of a tier; of its rarer outcome, a third as many")
     same_prompt_cosine: float = Field(
         0.95,

@@ -17,7 +17,7 @@ from serving.routing.promise import CONFIDENCE, Outcomes, choose, evidence, held
 
 SPLITS: Final = 500
 TARGETS: Final = (0.90, 0.95, 0.98, 0.99)
-MAX_WEIGHT: Final = 10.0  # as in training
+MAX_WEIGHT: Final = 100.0  # as in training
 
 
 @dataclass(frozen=True)
