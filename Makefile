@@ -5,7 +5,7 @@ STATE := $(or $(TIERWISE_HOME),.tierwise)
 export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: serve test check bench format lock bento mlflow notebook docs clean
+.PHONY: serve test check bench quality format lock bento mlflow notebook docs clean
 
 # Ready when the lock is installed; made again when the lock changes.
 .venv: requirements.lock pyproject.toml
@@ -30,6 +30,10 @@ check: .venv
 
 bench: .venv
 	$(BIN)/python -m tests.benchmarks
+
+# Every figure on quality, from a folder with the public tables: TABLES=…
+quality: .venv
+	$(BIN)/python -m tests.quality $(or $(TABLES),$(error say where the public tables are: make quality TABLES=…))
 
 format: .venv
 	$(BIN)/ruff check --fix .

@@ -60,7 +60,7 @@ def state(tmp_path: Path, migrated_store: Path, monkeypatch: pytest.MonkeyPatch)
 def small_training(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A configuration file of heads that are fitted within a second."""
     path = tmp_path_factory.mktemp("config") / "small.toml"
-    heads = "components = 4\ntrees = 30\nlearning_rate = 0.1\nfallback_trees = 15\ntoken_trees = 10\n"
+    heads = 'members = "kernel"\nlandmarks = 150\ncomponents = 4\ntrees = 30\nlearning_rate = 0.1\ntoken_trees = 10\n'
     path.write_text(f"[training.heads]\n{heads}")
     return path
 

@@ -30,7 +30,7 @@ TIERS = (
     Tier(name="standard", models=("middle",), input_pico_usd=1_000_000, output_pico_usd=4_000_000),
     Tier(name="premium", models=("large",), input_pico_usd=5_000_000, output_pico_usd=20_000_000),
 )
-CONFIG = TrainingConfig(heads=HeadSettings(components=4, trees=30, fallback_trees=15, token_trees=10))
+CONFIG = TrainingConfig(heads=HeadSettings(members="kernel", landmarks=150, components=4, trees=30, token_trees=10))
 
 
 class FakeEncoder:
@@ -68,6 +68,7 @@ def made_up_examples(n: int = 1500, seed: int = 0) -> Examples:
         output_tokens=tokens.astype(np.float32),
         input_tokens=np.array([estimated_input_tokens(c) for c in conversations], np.float32),
         cost_usd=np.full((n, 3), np.nan),
+        expected=np.full((n, 3), np.nan, np.float32),
         held_out=np.zeros(n, bool),
         rule_words=np.zeros(n, np.float32),
         slices={},
@@ -77,8 +78,9 @@ def made_up_examples(n: int = 1500, seed: int = 0) -> Examples:
 def trained_bundle(folder: Path, *, seed: int = 0, config: TrainingConfig = CONFIG) -> Bundle:
     """A bundle trained on `made_up_examples`, with the fake encoder."""
     examples = made_up_examples(seed=seed)
-    part = split_parts(examples, prompt_groups(examples, config.same_prompt_cosine), config.split)
-    return fit_bundle(folder, examples, part, TIERS, config, FakeEncoder())
+    groups = prompt_groups(examples, config.same_prompt_cosine)
+    part = split_parts(examples, groups, config.split)
+    return fit_bundle(folder, examples, part, TIERS, config, FakeEncoder(), groups=groups)[0]
 
 
 class _FakeLoader:

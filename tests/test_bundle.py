@@ -92,7 +92,7 @@ def test_no_bundle_at_all_says_what_to_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format": 2}, "format"),
+        ({"format": 1}, "format"),
         ({"surprise": 1}, "surprise"),
         ({"feature_names": ["x"]}, "other features"),
         ({"tiers": []}, "heads"),

@@ -113,9 +113,10 @@ def test_promote_and_rollback_say_who_is_the_champion() -> None:
 
 
 @pytest.mark.usefixtures("trained")
-def test_promote_says_when_the_logs_do_not_carry_the_target_and_what_to_do() -> None:
-    result = run("promote", "2")  # 400 prompts carry no target of .95
-    assert "its logs do not carry the target 0.95" in result.stderr
+def test_promote_says_when_the_logs_do_not_carry_the_target_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIERWISE_POLICY", "quality:0.99")  # which 400 prompts do not carry
+    result = run("promote", "2")
+    assert "its logs do not carry the target 0.99" in result.stderr
     assert "value:USD" in result.stderr
 
 

@@ -58,10 +58,10 @@ def test_an_effect_is_what_the_typical_value_would_have_given_less(bundle: Bundl
     changed[0, j] = np.median(bundle.trained_on.features[:, j])
     embedding = FakeEncoder().embed(HARD.last_user_text).vector[None, :]
     expected = bundle.predict(embedding, features).proba - bundle.predict(embedding, changed).proba
-    np.testing.assert_allclose(found.change[j], expected[0])
+    np.testing.assert_allclose(found.change[j], expected[0], atol=1e-6)
     assert found.names[-1] == MEANING
-    without = bundle.predict(bundle.projection.mean[None, :], features).proba  # type: ignore[union-attr]
-    np.testing.assert_allclose(found.change[-1], (bundle.predict(embedding, features).proba - without)[0])
+    without = bundle.predict(bundle.heads.projection.mean[None, :], features).proba  # type: ignore[union-attr]
+    np.testing.assert_allclose(found.change[-1], (bundle.predict(embedding, features).proba - without)[0], atol=1e-6)
 
 
 def test_the_largest_effects_come_first_and_their_values_are_there(bundle: Bundle) -> None:

@@ -1,103 +1,132 @@
-"""Heads as plain arrays give what scikit-learn gives, and refuse what does not fit."""
+"""Heads: what they are fitted to, what calibration does to them, and what is refused."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from serving.classifier.heads import Forest, Heads, sigmoid
+from serving.classifier.heads import Heads
 from serving.errors import BundleError, LabelError
 from tests.factories import CONFIG, made_up_examples
-from training.fitting.heads import _forest, calibrated, check_labels, fit_heads, fit_projection
+from training.fitting.examples import Examples
+from training.fitting.heads import Recipe, calibrated, check_labels, fit_heads
+from training.fitting.members import choose_members
+from training.fitting.prior import fit_prior
+
+RECIPE = Recipe(CONFIG.heads, "kernel", prior=None, seed=0)
+BOTH = replace(RECIPE, members="kernel and trees")
 
 
-@pytest.fixture(scope="module")
-def data() -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(800, 6)).astype(np.float32)
-    return X, X[:, 0] + X[:, 1] * X[:, 2]
+def proba(heads: Heads, examples: Examples) -> np.ndarray:
+    return heads.predict(None if heads.projection is None else examples.embedding, examples.features)[0]
 
 
-def test_exported_trees_predict_exactly_what_scikit_learn_predicts(data: tuple[np.ndarray, np.ndarray]) -> None:
-    X, z = data
-    classifier = HistGradientBoostingClassifier(max_iter=25, max_leaf_nodes=9).fit(X, z > 0)
-    regressor = HistGradientBoostingRegressor(loss="poisson", max_iter=10).fit(X, np.exp(z))
-    forest = _forest([classifier, 1.5, regressor])
-    outputs = forest(X)
-    np.testing.assert_allclose(sigmoid(outputs[:, 0]), classifier.predict_proba(X)[:, 1], rtol=1e-9)
-    np.testing.assert_allclose(outputs[:, 1], 1.5)
-    np.testing.assert_allclose(np.exp(outputs[:, 2]), regressor.predict(X), rtol=1e-9)
-
-
-def test_a_forest_of_two_trees_worked_by_hand() -> None:
-    # Tree 1: x0 <= 1 → 10, else 20. Tree 2: x1 <= 0 → 1, else (x0 <= 5 → 2, else 3). Baseline 100.
-    inf = np.inf
-    forest = Forest(
-        feature=np.array([0, 0, 0, 1, 0, 0, 0, 0], np.int32),
-        threshold=np.array([1, inf, inf, 0, inf, 5, inf, inf]),
-        left=np.array([1, 1, 2, 4, 4, 6, 6, 7], np.int32),
-        value=np.array([0, 10, 20, 0, 1, 0, 2, 3], np.float64),
-        roots=np.array([0, 3], np.int32),
-        first_tree=np.array([0], np.int32),
-        baseline=np.array([100.0]),
-        depth=2,
-    )
-    X = np.array([[1, 0], [1.5, 0], [0, 1], [9, 1]])
-    assert forest(X)[:, 0].tolist() == [111, 121, 112, 123]
-
-
-def test_one_row_gives_what_many_rows_give(data: tuple[np.ndarray, np.ndarray]) -> None:
-    X, z = data
-    forest = _forest([HistGradientBoostingClassifier(max_iter=5).fit(X, z > 0)])
-    np.testing.assert_array_equal(np.vstack([forest(X[i : i + 1]) for i in range(50)]), forest(X)[:50])
-
-
-def test_heads_survive_being_stored() -> None:
+@pytest.mark.parametrize("recipe", [RECIPE, BOTH])
+def test_heads_survive_being_stored(recipe: Recipe) -> None:
     examples = made_up_examples(400)
-    heads = fit_heads(examples.features, examples, CONFIG.heads, trees=5, seed=0)
-    columns = examples.features.shape[1]
-    again = Heads.from_arrays(heads.to_arrays("x"), "x", columns=columns, tiers=3)
-    np.testing.assert_array_equal(again.predict(examples.features), heads.predict(examples.features))
+    prior = fit_prior(made_up_examples(400, seed=1), examples.key, CONFIG.heads, seed=0)
+    for heads in (fit_heads(examples, replace(recipe, prior=prior)), fit_heads(examples, recipe, features_only=True)):
+        dimension = 0 if heads.projection is None else 8
+        columns = examples.features.shape[1]
+        again = Heads.from_arrays(heads.to_arrays("x"), "x", dimension=dimension, columns=columns, tiers=3)
+        np.testing.assert_array_equal(proba(again, examples), proba(heads, examples))
+        assert (again.prior is None) == (heads.prior is None)
 
 
 def test_stored_heads_that_do_not_fit_are_refused() -> None:
     examples = made_up_examples(400)
-    arrays = fit_heads(examples.features, examples, CONFIG.heads, trees=5, seed=0).to_arrays("x")
+    arrays = fit_heads(examples, RECIPE, features_only=True).to_arrays("x")
     columns = examples.features.shape[1]
-    with pytest.raises(BundleError, match="one head for each of 2"):
-        Heads.from_arrays(arrays, "x", columns=columns, tiers=2)
-    with pytest.raises(BundleError, match="inconsistent"):
-        Heads.from_arrays(arrays, "x", columns=1, tiers=3)
-    with pytest.raises(BundleError, match="inconsistent"):
-        Heads.from_arrays({**arrays, "x.left": arrays["x.left"] + 10**6}, "x", columns=columns, tiers=3)
-    del arrays["x.value"]
-    with pytest.raises(BundleError, match=r"lacks x\.value"):
-        Heads.from_arrays(arrays, "x", columns=columns, tiers=3)
+    for tiers in (2, 4):
+        with pytest.raises(BundleError, match=r"x\.kernel\.weights is not"):
+            Heads.from_arrays(arrays, "x", dimension=0, columns=columns, tiers=tiers)
+    with pytest.raises(BundleError, match="does not have one head for each of 3"):
+        Heads.from_arrays({**arrays, "x.slope": np.ones(2)}, "x", dimension=0, columns=columns, tiers=3)
+    with pytest.raises(BundleError, match=r"lacks 'x\.projection\.mean'"):
+        Heads.from_arrays(arrays, "x", dimension=8, columns=columns, tiers=3)
 
 
-def test_a_tier_nobody_tried_does_not_touch_the_others() -> None:
+@pytest.mark.parametrize("recipe", [RECIPE, BOTH])
+def test_a_tier_nobody_tried_does_not_touch_the_others(recipe: Recipe) -> None:
     examples = made_up_examples(600)
-    masked = made_up_examples(600)
-    masked.acceptable[300:, 1] = np.nan
-    whole, partly = (fit_heads(e.features, e, CONFIG.heads, trees=5, seed=0) for e in (examples, masked))
-    np.testing.assert_array_equal(
-        whole.predict(examples.features)[0][:, [0, 2]], partly.predict(examples.features)[0][:, [0, 2]]
-    )
+    holes = examples.acceptable.copy()
+    holes[300:, 1] = np.nan
+    whole, partly = fit_heads(examples, recipe), fit_heads(replace(examples, acceptable=holes), recipe)
+    np.testing.assert_allclose(proba(whole, examples)[:, [0, 2]], proba(partly, examples)[:, [0, 2]], atol=1e-9)
 
 
 def test_a_share_of_acceptable_answers_is_learned_as_a_share() -> None:
+    examples = replace(made_up_examples(600), acceptable=np.full((600, 3), 0.25, np.float32))
+    np.testing.assert_allclose(proba(fit_heads(examples, BOTH), examples), 0.25, atol=0.01)
+
+
+def test_where_more_is_known_than_the_label_heads_are_fitted_to_that() -> None:
     examples = made_up_examples(600)
-    examples.acceptable[:] = 0.25
-    heads = fit_heads(examples.features, examples, CONFIG.heads, trees=5, seed=0)
-    np.testing.assert_allclose(heads.predict(examples.features)[0], 0.25, atol=0.01)
+    expected = np.full((600, 3), np.nan, np.float32)
+    expected[:, 2] = 0.5
+    heads = fit_heads(replace(examples, expected=expected), RECIPE)
+    np.testing.assert_allclose(proba(heads, examples)[:, 2], 0.5, atol=1e-6)
+    np.testing.assert_allclose(proba(heads, examples)[:, :2], proba(fit_heads(examples, RECIPE), examples)[:, :2])
 
 
 def test_calibration_pulls_overconfident_heads_to_the_frequencies() -> None:
     examples = made_up_examples(2000)
-    heads = fit_heads(examples.features, examples, CONFIG.heads, trees=30, seed=0)
-    loud = Heads(heads.forest, slope=np.full(3, 1.0), intercept=np.full(3, 2.0))
-    calibrated_heads = calibrated(loud, examples.features, examples)
-    gap = np.abs(calibrated_heads.predict(examples.features)[0].mean(axis=0) - examples.acceptable.mean(axis=0))
+    loud = replace(fit_heads(examples, RECIPE), slope=np.full(3, 1.0), intercept=np.full(3, 2.0))
+    gap = np.abs(proba(calibrated(loud, examples), examples).mean(axis=0) - examples.acceptable.mean(axis=0))
     assert gap.max() < 0.02
+
+
+def test_trees_are_added_where_they_help_and_left_out_where_the_difference_is_noise() -> None:
+    # What is acceptable hangs on a step in one feature, which a smooth kernel cannot follow; then on nothing.
+    rng = np.random.default_rng(0)
+    examples = made_up_examples(1500)
+    features = rng.normal(size=examples.features.shape).astype(np.float32)
+    steps = ((features[:, 0] > 0) ^ (features[:, 1] > 0)).astype(np.float32)
+    stepwise = replace(examples, features=features, acceptable=np.tile(steps[:, None], 3))
+    chosen = choose_members(stepwise, RECIPE, np.arange(1500))
+    assert chosen.members == "kernel and trees"
+    assert chosen.difference is not None
+    assert chosen.difference[1] > 0
+    assert "the trees help" in str(chosen)
+    noise = replace(examples, features=features, acceptable=rng.integers(0, 2, (1500, 3)).astype(np.float32))
+    assert choose_members(noise, RECIPE, np.arange(1500)).members == "kernel"
+
+
+def test_a_prior_decides_where_there_are_few_labels_and_gives_way_to_many() -> None:
+    public = made_up_examples(1500, seed=5)
+    unseen = made_up_examples(800, seed=9)
+    contrary = replace(unseen, acceptable=1 - unseen.acceptable)
+    few, many = unseen.take(np.arange(30)), contrary.take(np.arange(700))
+    prior = fit_prior(public, unseen.key, CONFIG.heads, seed=0)
+    judged = np.arange(700, 800)
+
+    def error(examples: Examples, truth: Examples, prior: object) -> float:
+        heads = calibrated(fit_heads(examples, replace(RECIPE, prior=prior)), examples)
+        return float(((proba(heads, truth.take(judged)) - truth.acceptable[judged]) ** 2).mean())
+
+    assert error(few, unseen, prior) < error(few, unseen, None)
+    assert error(many, contrary, prior) < error(few, contrary, prior) - 0.1
+
+
+def test_a_prior_never_sees_the_prompts_of_the_log_itself() -> None:
+    public = made_up_examples(300)
+    poisoned = replace(public, acceptable=public.acceptable.copy())
+    poisoned.acceptable[:100] = 1 - poisoned.acceptable[:100]
+    settings = CONFIG.heads
+    clean, with_them = (fit_prior(e, public.key[:100], settings, seed=0) for e in (public, poisoned))
+    np.testing.assert_array_equal(clean.weights, with_them.weights)
+
+
+def test_tiers_between_the_ends_of_the_ladder_take_what_lies_between_in_the_prior() -> None:
+    examples = made_up_examples(400)
+    prior = fit_heads(
+        examples, replace(RECIPE, prior=fit_prior(examples, examples.key[:0], CONFIG.heads, seed=0))
+    ).prior
+    assert prior is not None
+    three = replace(prior, slope=np.ones(3), intercept=np.zeros(3)).log_odds(examples.embedding, examples.features)
+    five = replace(prior, slope=np.ones(5), intercept=np.zeros(5)).log_odds(examples.embedding, examples.features)
+    np.testing.assert_allclose(five[:, [0, 2, 4]], three)
+    np.testing.assert_allclose(five[:, 1], (three[:, 0] + three[:, 1]) / 2)
 
 
 def test_too_few_labels_say_what_is_missing() -> None:
@@ -112,13 +141,3 @@ def test_a_single_outcome_says_what_is_missing() -> None:
     examples.acceptable[:, 2] = 1
     with pytest.raises(LabelError, match="tier premium: 100 labelled prompts in all, 100 acceptable and 0 not"):
         check_labels(examples, ["economy", "standard", "premium"], 30, "in all")
-
-
-def test_a_projection_is_what_principal_components_are() -> None:
-    rng = np.random.default_rng(0)
-    E = rng.normal(size=(200, 5)).astype(np.float32) @ np.diag([9, 5, 1, 0.1, 0.01]).astype(np.float32)
-    scores = fit_projection(E, components=2, seed=0)(E)
-    assert scores.shape == (200, 2)
-    covariance = np.cov(scores.T)
-    assert abs(covariance[0, 1]) < 1e-3
-    np.testing.assert_allclose(np.diag(covariance), np.linalg.eigvalsh(np.cov(E.T))[::-1][:2], rtol=1e-3)

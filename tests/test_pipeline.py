@@ -29,7 +29,8 @@ BLUNT = """
 components = 1
 trees = 1
 learning_rate = 0.001
-fallback_trees = 1
+landmarks = 10
+ridge = 1e6
 token_trees = 1
 """
 

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -37,12 +37,23 @@ class FeedbackWeights(BaseModel):
 
 
 class HeadSettings(BaseModel):
-    """Gradient boosting, in scikit-learn's terms. Figures behind the defaults: docs/decisions/2026-11-24-heads.md."""
+    """A kernel regression, and gradient boosting in scikit-learn's terms. Figures behind the defaults:
+    docs/decisions/2026-11-26-kernel.md."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    components: int = Field(64, ge=1, le=384, description="principal components of the embedding")
-    trees: int = Field(120, ge=1, le=1000, description="trees of a head, one head a tier")
+    members: Literal["auto", "kernel", "kernel and trees"] = Field(
+        "auto", description="what predicts; `auto` adds the trees where cross-validation shows that they help"
+    )
+    prior: bool = Field(True, description="logs start from what the public outcomes say of a prompt")
+    landmarks: int = Field(1000, ge=10, le=4000, description="prompts of the log that the kernel compares with")
+    gamma: float = Field(0.004, gt=0, description="how fast similarity falls with the squared distance of two prompts")
+    embedding_scale: float = Field(
+        7.0, ge=0, description="length of the embedding, beside features of unit variance, in that distance"
+    )
+    ridge: float = Field(10.0, gt=0, description="how much the kernel is held back, in labels")
+    components: int = Field(64, ge=1, le=384, description="principal components of the embedding, for the trees")
+    trees: int = Field(60, ge=1, le=1000, description="trees of a head, one head a tier")
     learning_rate: float = Field(0.05, gt=0, le=1, description="how much each tree counts")
     leaves: int = Field(12, ge=2, le=64, description="most leaves of a tree")
     depth: int = Field(5, ge=1, le=20, description="most levels of a tree; a prediction takes as many steps")
@@ -50,7 +61,6 @@ class HeadSettings(BaseModel):
         25, ge=1, description="fewest prompts in a leaf; fewer where a tier has few labels, down to 5"
     )
     l2: float = Field(5.0, ge=0, description="shrinks what leaves with few prompts say")
-    fallback_trees: int = Field(60, ge=1, le=1000, description="trees of the features-only heads")
     token_trees: int = Field(40, ge=1, le=1000, description="trees for the expected output tokens")
 
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from serving.classifier.bundle import Bundle, write_bundle
 from serving.classifier.encoder import Encoder
+from serving.classifier.kernel import Kernel
 from serving.errors import BundleError, RegistryError
 from training.config import TrainingConfig
-from training.data import Data, Say
+from training.data import Data, Say, public_data
 from training.encoders import DEFAULT_ENCODER, encoder_for
 from training.evaluation.comparison import Comparison, compare
 from training.evaluation.evaluation import evaluate
@@ -23,6 +24,7 @@ from training.evaluation.naming import flat_metrics
 from training.fitting.embeddings import EmbeddingStore
 from training.fitting.examples import PARTS, Examples, prompt_groups, split_parts
 from training.fitting.from_logs import read_examples
+from training.fitting.prior import fit_prior
 from training.fitting.router import fit_bundle
 from training.labelling.outcomes import Labeller
 from training.public_outcomes import read_public_outcomes
@@ -58,9 +60,20 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
     part = split_parts(examples, groups, config.split)
     say(f"{len(examples):,} prompts in {groups.max() + 1:,} groups: " + _counted(part))
     test = part == PARTS.index("test")
+    prior = None if data.logs is None else public_prior(examples, encoder, config, say)
 
     with tempfile.TemporaryDirectory(prefix="tierwise-") as folder:
-        bundle = fit_bundle(Path(folder) / BUNDLE_ARTIFACT, examples, part, data.ladder.tiers, config, encoder)
+        bundle, choice = fit_bundle(
+            Path(folder) / BUNDLE_ARTIFACT,
+            examples,
+            part,
+            data.ladder.tiers,
+            config,
+            encoder,
+            groups=groups,
+            prior=prior,
+        )
+        say(str(choice))
         held_out = examples.take(test)
         judged = judge(bundle, held_out, groups[test], bundle.tiers, range(len(bundle.tiers)))
         thresholds = bundle.manifest.thresholds
@@ -101,6 +114,19 @@ def labelled_examples(data: Data, home: Path, config: TrainingConfig, encoder: E
         examples, summary = read_examples(data.logs, data.ladder, labeller, store)
     say(f"labels:\n{summary}")
     return examples
+
+
+def public_prior(own: Examples, encoder: Encoder, config: TrainingConfig, say: Say) -> Kernel | None:
+    """What a log's heads start from; None where the settings or another encoder than that of the public outcomes do."""
+    public = public_data()
+    if not config.heads.prior or encoder.identity != DEFAULT_ENCODER:
+        return None
+    labeller = Labeller(public.ladder.names, config.acceptable_from, config.feedback_weight, config.max_weight)
+    tier_of = {model: tier.name for tier in public.ladder.tiers for model in tier.models}
+    outcomes, _ = read_public_outcomes(public.path, encoder.identity, labeller, tier_of)
+    prior = fit_prior(outcomes, own.key, config.heads, config.seed)
+    say(f"prior: {len(outcomes):,} public prompts; the log's own labels say what is different here")
+    return prior
 
 
 def _counted(part: NDArray[np.intp]) -> str:

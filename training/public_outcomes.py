@@ -13,21 +13,37 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from serving.chat import read_conversation
 from serving.classifier.encoder import Encoder, EncoderIdentity
 from serving.classifier.features import FEATURE_NAMES, FEATURES_VERSION, estimated_input_tokens, text_features
+from serving.classifier.proba import sigmoid
 from serving.classifier.quantised import dequantised, quantised
 from serving.errors import EncoderError, InputError
 from serving.tiers import PICO_PER_USD
+from training.fitting.difficulty import rasch
 from training.fitting.embeddings import EmbeddingStore, text_key
 from training.fitting.examples import Examples, label_arrays
 from training.labelling.outcomes import Labeller
 from training.labelling.summary import LabelSummary
 from training.logs.record import Outcome, Usage
 from training.progress import progress
+from training.shared_words import sharing
 
 TRAINING_TABLES: Final = ("mmlu_pro", "ulab_llmrouter", "routerbench_5shot_subset")
+TEST_TABLES: Final = ("routellm_mmlu", "routellm_gsm8k", "routellm_mtbench", "routerarena_sub10")
+"""A router trained on the outcomes is measured on these, so nothing of them may be in it."""
+_SAME_MODEL: Final = {
+    "Meta-Llama-3_1-8B-Instruct": "llama-3.1-8b-instruct",
+    "Mistral-7B-Instruct-v0.2": "mistral-7b-instruct-v0.3",
+    "mistralai/mistral-7b-chat": "mistral-7b-instruct-v0.3",
+    "mistralai/mixtral-8x7b-chat": "Mixtral-8x7B-Instruct-v0.1",
+}
+"""Models that several tables asked, or versions of one that are alike, by one name: they tie the scales together."""
+_MISJUDGED: Final = frozenset({"llama3-chatqa-1.5-70b", "llama3-chatqa-1.5-8b", "claude-v2"})
+"""Their scores tell of the form of their answers, not of the prompt: .20, .17 and .55 where models like them have .45
+to .75."""
 _COLUMNS: Final = [
     "prompt_id",
     "task",
@@ -46,10 +62,7 @@ def build_public_outcomes(tables: Path, out: Path, encoder: Encoder, store: Embe
 
     tables: a folder with the tables and `clean.parquet`. Raises InputError when one is missing.
     """
-    clean = _read(tables / "clean.parquet", ["dataset", "prompt_id", "clean"])
-    clean = clean[clean.clean]
-    parts = [_prompts(tables, name, set(clean.prompt_id[clean.dataset == name])) for name in TRAINING_TABLES]
-    prompts = pd.concat(parts, ignore_index=True)
+    prompts = _clean_prompts(tables)
     with progress("embedding", len(prompts)) as advance:
         for done in store.add(prompts.prompt):
             advance(done)
@@ -83,6 +96,11 @@ def build_public_outcomes(tables: Path, out: Path, encoder: Encoder, store: Embe
     return len(prompts)
 
 
+def training_texts(tables: Path) -> list[str]:
+    """The texts that the outcomes are built from, which are in no file of ours. Raises InputError as above."""
+    return list(_clean_prompts(tables).prompt)
+
+
 def read_public_outcomes(
     path: Path, encoder: EncoderIdentity, labeller: Labeller, tier_of: Mapping[str, str]
 ) -> tuple[Examples, LabelSummary]:
@@ -110,6 +128,7 @@ def read_public_outcomes(
     codes = np.frombuffer(columns["embedding"].buffers()[1], np.int8).reshape(n, -1)
     lists = (columns[name].to_pylist() for name in ("model", "score", "cost_pico_usd", "output_tokens"))
     labels = [labeller(_outcomes(tier_of, *row)) for row in zip(*lists, strict=True)]
+    by_difficulty = _expected(columns["model"].to_pylist(), columns["score"].to_pylist(), labeller.tiers, tier_of)
     summary = LabelSummary(labeller.tiers)
     for row in labels:
         summary.add(row)
@@ -120,12 +139,38 @@ def read_public_outcomes(
         embedding=dequantised(codes, columns["scale"].to_numpy()),
         features=columns["features"].flatten().to_numpy().reshape(n, -1),
         input_tokens=columns["input_tokens"].to_numpy(),
+        expected=_blended(by_difficulty, np.array([row.acceptable for row in labels])),
         held_out=np.array([split == "test" for split in columns["split"].to_pylist()]),
         rule_words=np.full(n, np.nan, np.float32),  # the file holds no texts
         slices={name: np.array(columns[name].to_pylist(), object) for name in ("table", "task")},
         **label_arrays(labels),
     )
     return examples, summary
+
+
+def _expected(
+    models: Sequence[Sequence[str]], scores: Sequence[Sequence[float]], tiers: Sequence[str], tier_of: Mapping[str, str]
+) -> NDArray[np.float32]:
+    """What each tier would make of each prompt, float32 (n, k): by the prompt's difficulty and the mean ability of the
+    tier's models, both from all models' answers."""
+    answers = [
+        (prompt, _SAME_MODEL.get(model, model), min(max(score, 0.0), 1.0))
+        for prompt, row in enumerate(zip(models, scores, strict=True))
+        for model, score in zip(*row, strict=True)
+        if model not in _MISJUDGED
+    ]
+    prompt, model, score = (np.array(values) for values in zip(*answers, strict=True))
+    names, number = np.unique(model, return_inverse=True)
+    difficulty, ability = rasch(prompt, number, score, len(models), len(names))
+    known = dict(zip(names.tolist(), ability.tolist(), strict=True))
+    members = [{_SAME_MODEL.get(m, m) for m, of in tier_of.items() if of == tier} & known.keys() for tier in tiers]
+    of_tier = [np.mean([known[name] for name in sorted(of)]) if of else np.nan for of in members]
+    return sigmoid(np.array(of_tier) - difficulty[:, None]).astype(np.float32)
+
+
+def _blended(by_difficulty: NDArray[np.float32], acceptable: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The mean of what a tier's models should make of a prompt and what they did; the former where none was asked."""
+    return np.where(np.isnan(acceptable), by_difficulty, (by_difficulty + acceptable) / 2).astype(np.float32)
 
 
 def _outcomes(
@@ -153,6 +198,17 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
         return pd.read_parquet(path, columns=columns)
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise InputError(f"{path}: not a table with {', '.join(columns)}: {error}") from None
+
+
+def _clean_prompts(tables: Path) -> pd.DataFrame:
+    """The prompts of all training tables that `clean.parquet` allows, one row each, less those that share eight words
+    in a row with a prompt of a test table."""
+    clean = _read(tables / "clean.parquet", ["dataset", "prompt_id", "clean"])
+    clean = clean[clean.clean]
+    parts = [_prompts(tables, name, set(clean.prompt_id[clean.dataset == name])) for name in TRAINING_TABLES]
+    prompts = pd.concat(parts, ignore_index=True)
+    tests = [text for name in TEST_TABLES for text in _read(tables / f"{name}.parquet", ["prompt"]).prompt.unique()]
+    return prompts[~np.array(sharing(prompts.prompt, tests))].reset_index(drop=True)
 
 
 def _prompts(tables: Path, name: str, clean: set[str]) -> pd.DataFrame:

@@ -24,12 +24,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serving.classifier.encoder import EncoderIdentity
 from serving.classifier.features import FEATURE_NAMES, FEATURES_VERSION
-from serving.classifier.heads import FloatArray, Heads, Projection, design_matrix
+from serving.classifier.heads import Heads
+from serving.classifier.proba import FloatArray
 from serving.classifier.trained_on import TrainedOn
 from serving.errors import BundleError
 from serving.tiers import Tier
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 _FILES: Final = ("heads.npz", "calibration.npz", "golden.jsonl")
 _TRAINED_ON: Final = "trained_on.npz"
 
@@ -64,7 +65,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     created: datetime
     tiers: tuple[Tier, ...]
     encoder: EncoderIdentity | None
@@ -111,7 +112,6 @@ class Bundle:
 
     manifest: Manifest
     digest: str
-    projection: Projection | None
     heads: Heads | None
     fallback_heads: Heads
     calibration: CalibrationSet
@@ -125,11 +125,9 @@ class Bundle:
 
     def predict(self, embeddings: FloatArray | None, features: FloatArray) -> Predictions:
         """Predictions for n prompts. embeddings: (n, d), or None to use the features alone. features: (n, f)."""
-        if embeddings is None or self.heads is None or self.projection is None:
-            heads, X = self.fallback_heads, features
-        else:
-            heads, X = self.heads, design_matrix(self.projection, embeddings, features)
-        return Predictions(*heads.predict(X))
+        if embeddings is None or self.heads is None:
+            return Predictions(*self.fallback_heads.predict(None, features))
+        return Predictions(*self.heads.predict(embeddings, features))
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -158,20 +156,18 @@ def read_bundle(folder: Path) -> Bundle:
 
     tiers, columns = len(manifest.tiers), len(FEATURE_NAMES)
     arrays = _arrays(folder / "heads.npz")
-    projection = heads = trained_on = None
+    heads = trained_on = None
     if manifest.encoder is not None:
         dimension = manifest.encoder.dimension
-        projection = _projection(arrays, dimension)
-        heads = Heads.from_arrays(arrays, "heads", columns=len(projection.components) + columns, tiers=tiers)
+        heads = Heads.from_arrays(arrays, "heads", dimension=dimension, columns=columns, tiers=tiers)
         if remembers:
             remembered = _arrays(folder / _TRAINED_ON)
             trained_on = TrainedOn.from_arrays(remembered, dimension=dimension, columns=columns, tiers=tiers)
     return Bundle(
         manifest=manifest,
         digest=hashlib.sha256(raw).hexdigest(),
-        projection=projection,
         heads=heads,
-        fallback_heads=Heads.from_arrays(arrays, "fallback", columns=columns, tiers=tiers),
+        fallback_heads=Heads.from_arrays(arrays, "fallback", dimension=0, columns=columns, tiers=tiers),
         calibration=_calibration(_arrays(folder / "calibration.npz"), tiers),
         golden=_golden(folder / "golden.jsonl", tiers),
         trained_on=trained_on,
@@ -187,9 +183,8 @@ def write_bundle(folder: Path, bundle: Bundle) -> Bundle:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     arrays = bundle.fallback_heads.to_arrays("fallback")
-    if bundle.heads is not None and bundle.projection is not None:
+    if bundle.heads is not None:
         arrays |= bundle.heads.to_arrays("heads")
-        arrays |= {f"projection.{name}": array for name, array in vars(bundle.projection).items()}
     np.savez_compressed(draft / "heads.npz", **arrays)  # type: ignore[arg-type]
     np.savez_compressed(draft / "calibration.npz", **_calibration_arrays(bundle.calibration))  # type: ignore[arg-type]
     (draft / "golden.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in bundle.golden), "utf-8")
@@ -226,16 +221,6 @@ def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
             return {name: stored[name] for name in stored.files}
     except (ValueError, OSError, KeyError, EOFError) as error:
         raise BundleError(f"{path}: cannot be read as arrays: {error}") from None
-
-
-def _projection(arrays: dict[str, NDArray[np.generic]], dimension: int) -> Projection:
-    try:
-        mean, components = (np.asarray(arrays[f"projection.{n}"], np.float32) for n in ("mean", "components"))
-    except KeyError as error:
-        raise BundleError(f"heads.npz lacks {error}; train the router again") from None
-    if mean.shape != (dimension,) or components.ndim != 2 or components.shape[1] != dimension:
-        raise BundleError(f"heads.npz: the projection does not take embeddings of {dimension} dimensions")
-    return Projection(mean, components)
 
 
 def _calibration_arrays(calibration: CalibrationSet) -> dict[str, NDArray[np.float32]]:

@@ -44,9 +44,9 @@ def effects(classifier: Classifier, conversation: Conversation) -> Effects | Non
     embedding = classifier.embedding(conversation)
     names, value, common = FEATURE_NAMES, features, typical
     embeddings = None
-    if embedding is not None and bundle.projection is not None:
+    if embedding is not None and bundle.heads is not None and bundle.heads.projection is not None:
         embeddings = np.tile(embedding.vector, (len(changed) + 1, 1))
-        embeddings[-1] = bundle.projection.mean
+        embeddings[-1] = bundle.heads.projection.mean
         changed = np.vstack([changed, features])
         names = (*names, MEANING)
         value, common = (np.append(array, np.float32(np.nan)) for array in (value, common))

@@ -1,148 +1,109 @@
-"""What the heads compute: embedding and features → a value per output, from plain arrays.
+"""What the heads compute: embedding and features → P(acceptable) and expected output tokens of every tier.
 
-The arrays come from scikit-learn's gradient boosting (`training.fitting.heads` exports them), so nothing of
-scikit-learn is needed to read or to run them.
+    kernel (+ trees) + prior → log-odds → calibration → P(acceptable)
+
+All of it from plain arrays, so that nothing of scikit-learn is needed to read or to run them.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.classifier.forest import Forest, Projection, design_matrix
+from serving.classifier.kernel import Kernel
+from serving.classifier.prior import Prior
+from serving.classifier.proba import FloatArray, log_odds, sigmoid
 from serving.errors import BundleError
 
-FloatArray = NDArray[np.floating]
-
-
-@dataclass(frozen=True)
-class Forest:
-    """Sums of regression trees, several outputs in one set of arrays.
-
-    A node's children stand side by side: `left` and `left + 1`. A leaf points to itself and has an infinite
-    threshold, so walking `depth` steps from every root ends in the leaves, without a branch.
-    Arrays over nodes: feature, threshold, left, value. `roots` (t,) are grouped by output, and
-    `first_tree` (m,) says where each output's trees begin. `baseline` (m,) is added to the sums.
-    """
-
-    feature: NDArray[np.int32]
-    threshold: NDArray[np.float64]
-    left: NDArray[np.int32]
-    value: NDArray[np.float64]
-    roots: NDArray[np.int32]
-    first_tree: NDArray[np.int32]
-    baseline: NDArray[np.float64]
-    depth: int
-
-    def __call__(self, X: FloatArray) -> NDArray[np.float64]:
-        """The outputs for each row of X: (n, columns) → float64 (n, m)."""
-        sums = np.empty((len(X), len(self.baseline)))
-        for start in range(0, len(X), 1024):  # keeps the (rows, trees) intermediates within the cache
-            rows = X[start : start + 1024]
-            flat, offset = rows.ravel(), (np.arange(len(rows)) * rows.shape[1])[:, None]
-            node = self.roots[None, :]
-            for _ in range(self.depth):
-                node = self.left[node] + (flat[offset + self.feature[node]] > self.threshold[node])
-            sums[start : start + 1024] = np.add.reduceat(self.value[node], self.first_tree, axis=1)
-        return sums + self.baseline
-
-    def to_arrays(self, prefix: str) -> dict[str, NDArray[np.generic]]:
-        """The arrays by name, for `np.savez`."""
-        return {f"{prefix}.{name}": np.asarray(value) for name, value in vars(self).items()}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], prefix: str, *, columns: int) -> Self:
-        """The forest stored under `prefix`, for inputs of `columns` columns.
-
-        Raises BundleError if an array is missing or an index leads outside.
-        """
-        names = ("feature", "threshold", "left", "value", "roots", "first_tree", "baseline", "depth")
-        if missing := [name for name in names if f"{prefix}.{name}" not in arrays]:
-            raise BundleError(f"heads.npz lacks {prefix}.{missing[0]}; train the router again")
-        fields = {name: arrays[f"{prefix}.{name}"] for name in names}
-        forest = cls(**{**fields, "depth": int(fields["depth"])})  # type: ignore[arg-type]
-        nodes, trees = len(forest.left), len(forest.roots)
-        sound = (
-            len(forest.feature) == len(forest.threshold) == len(forest.value) == nodes > 0
-            and _within(forest.feature, columns)
-            and _within(forest.left, nodes)
-            and _within(forest.left[np.isfinite(forest.threshold)] + 1, nodes)
-            and _within(forest.roots, nodes)
-            and _within(forest.first_tree, trees)
-            and len(forest.first_tree) == len(forest.baseline)
-            and 0 <= forest.depth <= 64
-        )
-        if not sound:
-            raise BundleError(f"heads.npz: the trees of {prefix} are inconsistent; train the router again")
-        return forest
-
-
-def _within(indices: NDArray[np.int32], size: int) -> bool:
-    return len(indices) > 0 and bool(indices.min() >= 0 and indices.max() < size)
-
-
-@dataclass(frozen=True)
-class Projection:
-    """Principal components of the embeddings: `(E - mean) @ components.T`.
-
-    mean: float32 (d,). components: float32 (p, d).
-    """
-
-    mean: NDArray[np.float32]
-    components: NDArray[np.float32]
-
-    def __call__(self, embeddings: FloatArray) -> NDArray[np.float32]:
-        """(n, d) → float32 (n, p)."""
-        return np.asarray((embeddings - self.mean) @ self.components.T, np.float32)
-
-
-def design_matrix(projection: Projection, embeddings: FloatArray, features: FloatArray) -> NDArray[np.float32]:
-    """What the heads see: principal components, then surface features. (n, d), (n, f) → float32 (n, p + f)."""
-    return np.hstack([projection(embeddings), np.asarray(features, np.float32)])
-
-
-def sigmoid(z: FloatArray) -> NDArray[np.float64]:
-    """1 / (1 + exp(-z)), without overflow."""
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * np.asarray(z, np.float64))))
+_MOST_TOKENS: Final = 1e6
 
 
 @dataclass(frozen=True)
 class Heads:
-    """Calibrated P(acceptable) and expected output tokens of each tier, from one design matrix.
+    """One head a tier, on one view of the prompt. slope, intercept: float64 (k,), of Platt's calibration.
 
-    `forest` has 2k outputs: log-odds of acceptable for each tier, turned into probabilities by
-    `sigmoid(slope * z + intercept)` (Platt 1999), then the log of each tier's expected output tokens.
-    slope, intercept: float64 (k,).
+    kernel: k outputs, P(acceptable), or what is missing to it from the prior's. trees: the same once more, where they
+    have a part in it: the mean of theirs and the kernel's counts. tokens: k outputs, the log of expected output tokens.
+    projection: None where the heads see the features alone.
     """
 
-    forest: Forest
+    kernel: Kernel
+    trees: Forest | None
+    tokens: Forest
+    projection: Projection | None
+    prior: Prior | None
     slope: NDArray[np.float64]
     intercept: NDArray[np.float64]
 
-    def predict(self, X: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """P(acceptable | prompt, tier) and expected output tokens, 1 to 10^6; both (n, k)."""
-        outputs, k = self.forest(X), len(self.slope)
-        proba = sigmoid(outputs[:, :k] * self.slope + self.intercept)
-        return proba, np.exp(np.clip(outputs[:, k:], 0, np.log(1e6)))
+    def predict(
+        self, embeddings: FloatArray | None, features: FloatArray
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """P(acceptable | prompt, tier) and expected output tokens, 1 to 10^6; both (n, k).
 
-    def log_odds(self, X: FloatArray) -> NDArray[np.float64]:
+        embeddings: (n, d), None for heads without a projection. features: (n, f).
+        """
+        X = self._columns(embeddings, features)
+        proba = sigmoid(self._log_odds(embeddings, features, X) * self.slope + self.intercept)
+        return proba, np.exp(np.clip(self.tokens(X), 0, np.log(_MOST_TOKENS)))
+
+    def log_odds(self, embeddings: FloatArray | None, features: FloatArray) -> NDArray[np.float64]:
         """What calibration starts from, (n, k)."""
-        return self.forest(X)[:, : len(self.slope)]
+        return self._log_odds(embeddings, features, self._columns(embeddings, features))
+
+    def _columns(self, embeddings: FloatArray | None, features: FloatArray) -> FloatArray:
+        """What the trees see, (n, columns)."""
+        if embeddings is None or self.projection is None:
+            return features
+        return design_matrix(self.projection, embeddings, features)
+
+    def _log_odds(self, embeddings: FloatArray | None, features: FloatArray, X: FloatArray) -> NDArray[np.float64]:
+        acceptable = self.kernel(embeddings, features)
+        if self.trees is not None:
+            acceptable = (acceptable + self.trees(X)) / 2
+        if self.prior is not None:
+            acceptable += self.prior(embeddings, features)
+        return log_odds(acceptable)
 
     def to_arrays(self, prefix: str) -> dict[str, NDArray[np.generic]]:
         """The arrays by name, for `np.savez`."""
-        platt = {f"{prefix}.slope": self.slope, f"{prefix}.intercept": self.intercept}
-        return self.forest.to_arrays(prefix) | platt
+        arrays: dict[str, NDArray[np.generic]] = {
+            f"{prefix}.slope": self.slope,
+            f"{prefix}.intercept": self.intercept,
+        }
+        for name in ("kernel", "trees", "tokens", "projection", "prior"):
+            part: Kernel | Forest | Projection | Prior | None = getattr(self, name)
+            arrays |= {} if part is None else part.to_arrays(f"{prefix}.{name}")
+        return arrays
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], prefix: str, *, columns: int, tiers: int) -> Self:
-        """The heads stored under `prefix`. Raises BundleError if they do not fit `columns` or `tiers`."""
-        forest = Forest.from_arrays(arrays, prefix, columns=columns)
+    def from_arrays(
+        cls, arrays: Mapping[str, NDArray[np.generic]], prefix: str, *, dimension: int, columns: int, tiers: int
+    ) -> Self:
+        """The heads stored under `prefix`, for embeddings of `dimension` (0: for features alone), f = `columns`.
+
+        Raises BundleError if they do not fit that, or `tiers`.
+        """
+        there = {name: any(array.startswith(f"{prefix}.{name}.") for array in arrays) for name in ("trees", "prior")}
+        shape = {"dimension": dimension, "columns": columns}
+        projection = Projection.from_arrays(arrays, f"{prefix}.projection", dimension=dimension) if dimension else None
+        seen = columns if projection is None else columns + len(projection.components)
         try:
             slope, intercept = (np.asarray(arrays[f"{prefix}.{name}"], np.float64) for name in ("slope", "intercept"))
         except KeyError as error:
             raise BundleError(f"heads.npz lacks {error}; train the router again") from None
-        if not (len(forest.baseline) == 2 * tiers and len(slope) == len(intercept) == tiers):
+        heads = cls(
+            kernel=Kernel.from_arrays(arrays, f"{prefix}.kernel", **shape, outputs=tiers),
+            trees=Forest.from_arrays(arrays, f"{prefix}.trees", columns=seen) if there["trees"] else None,
+            tokens=Forest.from_arrays(arrays, f"{prefix}.tokens", columns=seen),
+            projection=projection,
+            prior=Prior.from_arrays(arrays, f"{prefix}.prior", **shape, tiers=tiers) if there["prior"] else None,
+            slope=slope,
+            intercept=intercept,
+        )
+        forests = (heads.tokens, *(() if heads.trees is None else (heads.trees,)))
+        if not (all(len(f.baseline) == tiers for f in forests) and slope.shape == intercept.shape == (tiers,)):
             raise BundleError(f"heads.npz: {prefix} does not have one head for each of {tiers} tiers")
-        return cls(forest, slope, intercept)
+        return heads

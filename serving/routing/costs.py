@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.classifier.heads import FloatArray
+from serving.classifier.proba import FloatArray
 from serving.tiers import PICO_PER_USD, Tier
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from serving.chat import Conversation
 from serving.classifier.classifier import Classifier
 from serving.classifier.effects import effects
-from serving.classifier.heads import FloatArray
+from serving.classifier.proba import FloatArray
 from serving.tiers import Tier
 
 _MOST_FEATURES: Final = 8

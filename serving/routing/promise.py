@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.classifier.bundle import CalibrationSet, Threshold
-from serving.classifier.heads import FloatArray
+from serving.classifier.proba import FloatArray
 from serving.routing.costs import expected_costs, unit_cost
 from serving.tiers import Tier
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta, norm
 
-from serving.classifier.heads import FloatArray
+from serving.classifier.proba import FloatArray
 from serving.routing.promise import CONFIDENCE, Outcomes, choose, evidence, held, walk_of
 
 SPLITS: Final = 500

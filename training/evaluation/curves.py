@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.classifier.heads import FloatArray
+from serving.classifier.proba import FloatArray
 from serving.routing.promise import choose
 from training.evaluation.judged import Judged
 from training.evaluation.paths import Path

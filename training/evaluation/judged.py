@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.classifier.bundle import Bundle
-from serving.classifier.heads import FloatArray
+from serving.classifier.proba import FloatArray
 from serving.routing.costs import expected_costs, priced
 from serving.routing.promise import evidence
 from serving.tiers import Tier

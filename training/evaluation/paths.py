@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.classifier.heads import FloatArray
+from serving.classifier.proba import FloatArray
 
 
 @dataclass(frozen=True)

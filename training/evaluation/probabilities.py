@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.classifier.heads import FloatArray
+from serving.classifier.proba import FloatArray
 
 BINS: Final = 15
 

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.classifier.heads import FloatArray
+from serving.classifier.proba import FloatArray
 
 _ROUNDING: Final = 1e-9  # of means that are equal
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.classifier.heads import FloatArray
+from serving.classifier.proba import FloatArray
 from training.evaluation.evaluation import ROUTER, Evaluation
 from training.evaluation.intervals import Estimate
 

@@ -24,9 +24,10 @@ class Examples:
     id: text (n,), of the request. key: bytes (n,), sha256 of the embedded text in hex. embedding: float32 (n, d).
     features: float32 (n, f). acceptable, trust, weight, output_tokens: float32 (n, k), as in
     `training.labelling.outcomes`. input_tokens: float32 (n,). cost_usd: float64 (n, k), as recorded, NaN where
-    unknown. held_out: bool (n,), rows that the source itself reserves for tests. rule_words: float32 (n,), how many of
-    the words that the field's rules look for, NaN where the text is not at hand. slices: name → text (n,), None where
-    it has none.
+    unknown. expected: float32 (n, k), an estimate of acceptable from more than the tier's own answers, which the heads
+    are fitted to where it is not NaN. held_out: bool (n,), rows that the source itself reserves for tests. rule_words:
+    float32 (n,), how many of the words that the field's rules look for, NaN where the text is not at hand. slices:
+    name → text (n,), None where it has none.
     """
 
     id: NDArray[np.object_]
@@ -39,6 +40,7 @@ class Examples:
     output_tokens: NDArray[np.float32]
     input_tokens: NDArray[np.float32]
     cost_usd: NDArray[np.float64]
+    expected: NDArray[np.float32]
     held_out: NDArray[np.bool_]
     rule_words: NDArray[np.float32]
     slices: Mapping[str, NDArray[np.object_]]
@@ -54,6 +56,21 @@ class Examples:
     def judged(self) -> NDArray[np.float32]:
         """`acceptable` where somebody judged it, (n, k): a complaint teaches, but is no evidence of how often."""
         return np.where(self.trust == 1, self.acceptable, np.nan).astype(np.float32)
+
+    def label_weight(self) -> NDArray[np.float64]:
+        """How much each label counts in fitting, (n, k): weight × trust, scaled to a mean of 1 over the labels of a
+        tier, 0 where there is none."""
+        weight = np.nan_to_num(self.weight, nan=1.0).astype(np.float64) * self.trust
+        weight[np.isnan(self.acceptable)] = 0
+        counts = np.maximum((weight > 0).sum(axis=0), 1)
+        return np.asarray(weight / np.maximum(weight.sum(axis=0) / counts, 1e-12))
+
+    def targets(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What the heads are fitted to and how much it counts, both (n, k): an estimate where there is one, else the
+        label. 0 counts where there is neither."""
+        estimated = ~np.isnan(self.expected)
+        target = np.where(estimated, self.expected, np.nan_to_num(self.acceptable)).astype(np.float64)
+        return target, np.where(estimated, 1.0, self.label_weight())
 
     def digest(self) -> str:
         """sha256 over keys and labels: the same prompts with the same outcomes give the same digest, in any order."""

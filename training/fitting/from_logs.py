@@ -65,6 +65,7 @@ def read_examples(
         embedding=store.read(keys),
         features=np.stack(features).reshape(len(rows), len(FEATURE_NAMES)),
         input_tokens=np.array(input_tokens, np.float32),
+        expected=np.full((len(rows), len(ladder.names)), np.nan, np.float32),
         held_out=np.array(held_out),
         rule_words=np.array(words, np.float32),
         slices={

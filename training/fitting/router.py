@@ -13,14 +13,15 @@ from serving.classifier.bundle import Bundle, CalibrationSet, Golden, Manifest, 
 from serving.classifier.classifier import GOLDEN_TOLERANCE, Classifier
 from serving.classifier.encoder import EmbeddingMemo, Encoder
 from serving.classifier.features import FEATURE_NAMES, FEATURES_VERSION
-from serving.classifier.heads import Heads, design_matrix
+from serving.classifier.kernel import Kernel
 from serving.classifier.quantised import quantised
 from serving.classifier.trained_on import TrainedOn, seen_keys
 from serving.routing.promise import promised_thresholds
 from serving.tiers import Tier
 from training.config import TrainingConfig
 from training.fitting.examples import PARTS, Examples
-from training.fitting.heads import calibrated, check_labels, fit_heads, fit_projection
+from training.fitting.heads import Recipe, calibrated, check_labels, fit_heads
+from training.fitting.members import Choice, choose_members
 
 GOLDEN_PROMPTS: Final = (
     "What is the capital of Portugal?",
@@ -43,9 +44,13 @@ def fit_bundle(
     tiers: tuple[Tier, ...],
     config: TrainingConfig,
     encoder: Encoder,
-) -> Bundle:
-    """Train a bundle into `folder` and give it back as reloaded. `part`: index into PARTS for each example.
+    *,
+    groups: NDArray[np.intp],
+    prior: Kernel | None = None,
+) -> tuple[Bundle, Choice]:
+    """Train a bundle into `folder` and give it back as reloaded, with what its heads are made of and why.
 
+    part: index into PARTS for each example. groups: as from `prompt_groups`. prior: what the heads start from.
     Raises LabelError when a tier has too few labels to fit.
     """
     fit, calibrate, threshold, _ = (examples.take(part == i) for i in range(len(PARTS)))
@@ -53,9 +58,12 @@ def fit_bundle(
     check_labels(examples, names, config.min_labels, "in all")
     check_labels(fit, names, config.min_labels // 2, "in the part to fit")
 
-    settings = config.heads
-    projection = fit_projection(fit.embedding, settings.components, config.seed)
-    X = design_matrix(projection, fit.embedding, fit.features)
+    recipe = Recipe(config.heads, "kernel", prior, config.seed)
+    if config.heads.members == "auto":
+        choice = choose_members(fit, recipe, _folds_by(fit, groups[part == PARTS.index("fit")]))
+    else:
+        choice = Choice(config.heads.members)
+    recipe = replace(recipe, members=choice.members)
     draft = Bundle(
         manifest=Manifest(
             created=datetime.now(UTC),
@@ -71,16 +79,15 @@ def fit_bundle(
             golden_tolerance=GOLDEN_TOLERANCE,
         ),
         digest="",
-        projection=projection,
-        heads=fit_heads(X, fit, settings, settings.trees, config.seed),
-        fallback_heads=fit_heads(fit.features, fit, settings, settings.fallback_trees, config.seed),
+        heads=fit_heads(fit, recipe),
+        fallback_heads=fit_heads(fit, replace(recipe, members="kernel"), features_only=True),
         calibration=_calibration_set(None, threshold, config.max_weight),
         golden=(),
         trained_on=_trained_on(examples, part, config.remembered_prompts),
     )
     bundle = write_bundle(folder, draft)
     bundle = write_bundle(folder, _calibrated(bundle, calibrate))
-    return write_bundle(folder, _promising(bundle, threshold, config, encoder))
+    return write_bundle(folder, _promising(bundle, threshold, config, encoder)), choice
 
 
 def without_encoder(bundle: Bundle) -> Bundle:
@@ -88,9 +95,7 @@ def without_encoder(bundle: Bundle) -> Bundle:
     thresholds = bundle.manifest.fallback_thresholds
     manifest = bundle.manifest.model_copy(update={"encoder": None, "thresholds": thresholds, "metrics": {}})
     calibration = replace(bundle.calibration, predicted=bundle.calibration.fallback)
-    return replace(
-        bundle, manifest=manifest, projection=None, heads=None, calibration=calibration, golden=(), trained_on=None
-    )
+    return replace(bundle, manifest=manifest, heads=None, calibration=calibration, golden=(), trained_on=None)
 
 
 def _trained_on(examples: Examples, part: NDArray[np.intp], most: int) -> TrainedOn | None:
@@ -110,14 +115,19 @@ def _trained_on(examples: Examples, part: NDArray[np.intp], most: int) -> Traine
     )
 
 
-def _calibrated(bundle: Bundle, rows: Examples) -> Bundle:
-    def through(heads: Heads, X: NDArray[np.float32]) -> Heads:
-        return calibrated(heads, X, rows)
+def _folds_by(examples: Examples, groups: NDArray[np.intp]) -> NDArray[np.intp]:
+    """What cross-validation keeps together. Tasks, where the examples come from several tables: what such a router is
+    for is prompts from elsewhere. Otherwise groups of prompts alike."""
+    tables = examples.slices.get("table")
+    if tables is None or len(set(tables)) < 2:
+        return groups
+    tasks = [f"{table}: {task}" for table, task in zip(tables, examples.slices["task"], strict=True)]
+    return np.asarray(np.unique(tasks, return_inverse=True)[1], np.intp)
 
+
+def _calibrated(bundle: Bundle, rows: Examples) -> Bundle:
     assert bundle.heads is not None  # it was written with both
-    assert bundle.projection is not None
-    X = design_matrix(bundle.projection, rows.embedding, rows.features)
-    return replace(bundle, heads=through(bundle.heads, X), fallback_heads=through(bundle.fallback_heads, rows.features))
+    return replace(bundle, heads=calibrated(bundle.heads, rows), fallback_heads=calibrated(bundle.fallback_heads, rows))
 
 
 def _promising(bundle: Bundle, rows: Examples, config: TrainingConfig, encoder: Encoder) -> Bundle:

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.classifier.heads import FloatArray
+from serving.classifier.proba import FloatArray
 from serving.classifier.trained_on import TrainedOn
 from serving.errors import InputError
 from training.evaluation.baselines.factorisation import factorisation

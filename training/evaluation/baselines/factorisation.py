@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.classifier.heads import FloatArray, sigmoid
+from serving.classifier.proba import FloatArray, sigmoid
 from serving.classifier.trained_on import TrainedOn
 from training.fitting.examples import Examples
 

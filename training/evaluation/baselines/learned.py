@@ -15,7 +15,7 @@ from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from serving.classifier.heads import FloatArray
+from serving.classifier.proba import FloatArray
 from serving.classifier.trained_on import TrainedOn
 from training.fitting.examples import Examples
 

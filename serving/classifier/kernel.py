@@ -1,0 +1,90 @@
+"""A kernel regression on embedding and features together: similar prompts get similar outcomes.
+
+f(x) = k(x, Z) W + intercept with the Gaussian kernel k(x, z) = exp(-gamma |x - z|²) and landmarks Z, some of
+the prompts it was fitted on (Nyström: Williams & Seeger 2001). `training.fitting.kernel` fits the weights.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.classifier.proba import FloatArray
+from serving.errors import BundleError
+
+_LARGEST: Final = 3.0  # standard deviations: a feature that is further out is as unusual as it gets
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Where embedding and features become one vector.
+
+    embedding: what embeddings, of length 1, are multiplied by; 0 leaves them out. mean, per_unit: float32 (f,);
+    features less their mean, times per_unit, held within ±3. per_unit is 0 for what never varied.
+    """
+
+    embedding: float
+    mean: NDArray[np.float32]
+    per_unit: NDArray[np.float32]
+
+    def __call__(self, embeddings: FloatArray | None, features: FloatArray) -> NDArray[np.float32]:
+        """(n, d) or None, (n, f) → float32 (n, d + f), or (n, f) without embeddings."""
+        scaled = np.clip((features - self.mean) * self.per_unit, -_LARGEST, _LARGEST)
+        parts = [scaled] if embeddings is None else [embeddings * np.float32(self.embedding), scaled]
+        return np.hstack(parts).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """landmarks: float32 (m, columns), scaled. weights: float64 (m, k). intercept: float64 (k,)."""
+
+    scale: Scale
+    gamma: float
+    landmarks: NDArray[np.float32]
+    weights: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+
+    def __call__(self, embeddings: FloatArray | None, features: FloatArray) -> NDArray[np.float64]:
+        """The k outputs for n prompts: (n, d) or None, (n, f) → float64 (n, k)."""
+        similar = similarity(self.scale(embeddings, features), self.landmarks, self.gamma)
+        return np.asarray(similar @ self.weights + self.intercept)
+
+    def to_arrays(self, prefix: str) -> dict[str, NDArray[np.generic]]:
+        """The arrays by name, for `np.savez`."""
+        arrays = {**vars(self.scale), **{name: value for name, value in vars(self).items() if name != "scale"}}
+        return {f"{prefix}.{name}": np.asarray(value) for name, value in arrays.items()}
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, NDArray[np.generic]], prefix: str, *, dimension: int, columns: int, outputs: int
+    ) -> Self:
+        """The kernel stored under `prefix`, for embeddings of `dimension` (0: for features alone) and f = `columns`.
+
+        Raises BundleError if an array is missing or has another shape.
+        """
+        m = len(np.atleast_1d(arrays.get(f"{prefix}.landmarks", ())))
+        shapes: dict[str, tuple[int, ...]] = {
+            "embedding": (), "mean": (columns,), "per_unit": (columns,), "gamma": (),
+            "landmarks": (m, dimension + columns), "weights": (m, outputs), "intercept": (outputs,),
+        }  # fmt: skip
+        for name, shape in shapes.items():
+            stored = arrays.get(f"{prefix}.{name}")
+            if stored is None or stored.shape != shape or not np.isfinite(np.asarray(stored, np.float64)).all():
+                raise BundleError(
+                    f"heads.npz: {prefix}.{name} is not an array of shape {shape} with finite values; "
+                    "train the router again"
+                )
+        single = {
+            name: np.asarray(arrays[f"{prefix}.{name}"], np.float32) for name in ("mean", "per_unit", "landmarks")
+        }
+        double = {name: np.asarray(arrays[f"{prefix}.{name}"], np.float64) for name in ("weights", "intercept")}
+        scale = Scale(float(arrays[f"{prefix}.embedding"]), single["mean"], single["per_unit"])
+        return cls(scale, float(arrays[f"{prefix}.gamma"]), single["landmarks"], **double)
+
+
+def similarity(X: FloatArray, landmarks: FloatArray, gamma: float) -> NDArray[np.float32]:
+    """k(x, z) of every row with every landmark, 0 to 1: (n, columns), (m, columns) → float32 (n, m)."""
+    squared = (X * X).sum(axis=1)[:, None] + (landmarks * landmarks).sum(axis=1) - 2 * (X @ landmarks.T)
+    return np.asarray(np.exp(-gamma * np.maximum(squared, 0)), np.float32)

@@ -1,0 +1,67 @@
+"""Heads as `tierwise train` makes them, for any examples: members chosen, a prior or none, calibrated."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.classifier.bundle import Predictions
+from serving.classifier.heads import Heads
+from serving.classifier.kernel import Kernel
+from training.config import TrainingConfig
+from training.data import public_data
+from training.encoders import DEFAULT_ENCODER
+from training.fitting.examples import Examples
+from training.fitting.heads import Recipe, calibrated, fit_heads
+from training.fitting.members import choose_members
+from training.fitting.prior import fit_prior
+from training.labelling.outcomes import Labeller
+from training.public_outcomes import read_public_outcomes
+
+CONFIG = TrainingConfig()
+_CALIBRATE = CONFIG.split.calibrate / (CONFIG.split.fit + CONFIG.split.calibrate)
+_FOLDS = 5
+
+
+@cache
+def public_examples() -> Examples:
+    """The outcomes in the box, on their own ladder."""
+    public = public_data()
+    tier_of = {model: tier.name for tier in public.ladder.tiers for model in tier.models}
+    labeller = Labeller(public.ladder.names, CONFIG.acceptable_from, CONFIG.feedback_weight, CONFIG.max_weight)
+    return read_public_outcomes(public.path, DEFAULT_ENCODER, labeller, tier_of)[0]
+
+
+def prior_for(examples: Examples) -> Kernel:
+    """The public prior of a log with these prompts, none of which it has seen."""
+    return fit_prior(public_examples(), examples.key, CONFIG.heads, CONFIG.seed)
+
+
+def fitted(examples: Examples, groups: NDArray[np.intp], *, prior: Kernel | None, members: str = "auto") -> Heads:
+    """Calibrated heads; groups (n,) are not divided between fitting and calibrating."""
+    distinct, group = np.unique(groups, return_inverse=True)
+    kept_back = (np.random.default_rng(0).random(len(distinct)) < _CALIBRATE)[group]
+    fit = examples.take(~kept_back)
+    recipe = Recipe(CONFIG.heads, "kernel", prior, CONFIG.seed)
+    if members == "auto":
+        recipe = replace(recipe, members=choose_members(fit, recipe, group[~kept_back]).members)
+    return calibrated(fit_heads(fit, recipe), examples.take(kept_back))
+
+
+def predicted(heads: Heads, examples: Examples) -> Predictions:
+    """What the heads say of the examples."""
+    return Predictions(*heads.predict(examples.embedding, examples.features))
+
+
+def cross_fitted(examples: Examples, groups: NDArray[np.intp]) -> Predictions:
+    """Predictions for every row by heads that were made of other groups, five times over."""
+    distinct, group = np.unique(groups, return_inverse=True)
+    fold = np.random.default_rng(1).permutation(len(distinct))[group] % _FOLDS
+    prior = prior_for(examples)
+    found = Predictions(np.empty(examples.acceptable.shape), np.empty(examples.acceptable.shape))
+    for i in range(_FOLDS):
+        heads = fitted(examples.take(fold != i), groups[fold != i], prior=prior, members="kernel")
+        part = predicted(heads, examples.take(fold == i))
+        found.proba[fold == i], found.output_tokens[fold == i] = part.proba, part.output_tokens
+    return found

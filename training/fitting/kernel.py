@@ -1,0 +1,71 @@
+"""How a kernel is fitted: ridge regression on similarities to landmarks, one solution a tier.
+
+With features of unit variance, and a ridge of the noise of an outcome (about .2) over the variance of what is to be
+learned, it is the mean of a Gaussian process on the landmarks (Rasmussen & Williams 2006, section 8.3.4).
+"""
+
+from typing import Final
+
+import numpy as np
+from scipy.linalg import solve
+
+from serving.classifier.kernel import Kernel, Scale, similarity
+from serving.classifier.proba import FloatArray
+from training.config import HeadSettings
+
+_BLOCK: Final = 4096  # rows whose similarities are held at a time
+_JITTER: Final = 1e-4  # on the diagonal, where two landmarks are the same prompt
+
+
+def fit_scale(features: FloatArray, embedding: float) -> Scale:
+    """Mean and reciprocal standard deviation of (n, f) features; what never varies is left out."""
+    deviation = features.std(axis=0, dtype=np.float64)
+    varies = deviation > 1e-6
+    per_unit = np.divide(1, deviation, out=np.zeros_like(deviation), where=varies)
+    return Scale(embedding, features.mean(axis=0, dtype=np.float64).astype(np.float32), per_unit.astype(np.float32))
+
+
+def fit_kernel(
+    embeddings: FloatArray | None,
+    features: FloatArray,
+    target: FloatArray,
+    weight: FloatArray,
+    settings: HeadSettings,
+    seed: int,
+    *,
+    centred: bool = True,
+) -> Kernel:
+    """A kernel with an output for each column of `target`.
+
+    embeddings: (n, d), or None for features alone. features: (n, f). target, weight: (n, k); weight is 0 where there is
+    nothing to learn from. centred: an output is the mean of its targets where nothing is similar, otherwise 0.
+    """
+    scale = fit_scale(features, settings.embedding_scale if embeddings is not None else 0.0)
+    n, k = target.shape
+    chosen = np.sort(np.random.default_rng(seed).choice(n, min(settings.landmarks, n), replace=False))
+    landmarks = scale(None if embeddings is None else embeddings[chosen], features[chosen])
+    m = len(landmarks)
+    gram, moment, total = np.zeros((k, m, m)), np.zeros((k, m)), np.zeros((k, m))
+    for start in range(0, n, _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        A = similarity(
+            scale(None if embeddings is None else embeddings[rows], features[rows]), landmarks, settings.gamma
+        )
+        for tier in range(k):
+            used = weight[rows, tier] > 0
+            w, y, a = weight[rows, tier][used], target[rows, tier][used], A[used].astype(np.float64)
+            weighted = a * w[:, None]
+            gram[tier] += weighted.T @ a
+            moment[tier] += y @ weighted
+            total[tier] += weighted.sum(axis=0)
+    penalty = settings.ridge * similarity(landmarks, landmarks, settings.gamma) + _JITTER * np.eye(m)
+    weights, intercept = np.zeros((m, k)), np.zeros(k)
+    for tier in range(k):
+        used = weight[:, tier] > 0
+        mass = float(weight[used, tier].sum())
+        mean = float(target[used, tier] @ weight[used, tier]) / mass if centred and mass else 0.0
+        at = total[tier] / mass if centred and mass else np.zeros(m)
+        system = gram[tier] - np.outer(at, total[tier]) + penalty if centred else gram[tier] + penalty
+        weights[:, tier] = solve(system, moment[tier] - mean * total[tier], assume_a="pos")
+        intercept[tier] = mean - float(at @ weights[:, tier])
+    return Kernel(scale, settings.gamma, landmarks, weights, intercept)
