@@ -59,6 +59,11 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    encoder: str = Field(
+        "default",
+        min_length=1,
+        description="what embeds the prompts: default, or the name, digest or folder of one that was exported",
+    )
     acceptable_from: float = Field(
         0.5, ge=0, le=1, description="least score that is acceptable, unless the ladder file says"
     )

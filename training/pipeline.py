@@ -14,7 +14,7 @@ from serving.classifier.encoder import Encoder
 from serving.errors import BundleError, RegistryError
 from training.config import TrainingConfig
 from training.data import Data, Say
-from training.encoders import DEFAULT_ENCODER, encoder_for
+from training.encoders import DEFAULT_ENCODER, chosen_encoder
 from training.evaluation.comparison import Comparison, compare
 from training.evaluation.evaluation import evaluate
 from training.evaluation.judged import judge
@@ -48,11 +48,13 @@ class Trained:
 def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, force: bool, say: Say) -> Trained:
     """One run, from data to a registered version, promoted if asked for and not worse than the champion.
 
-    Raises LabelError, InputError or EncoderError before anything is registered.
+    Raises LabelError, InputError, ConfigurationError or EncoderError before anything is registered.
     """
     if data.ladder.acceptable_from is not None:
         config = config.model_copy(update={"acceptable_from": data.ladder.acceptable_from})
-    encoder = encoder_for(home, DEFAULT_ENCODER)
+    encoder = chosen_encoder(home, config.encoder)
+    if encoder.identity != DEFAULT_ENCODER:
+        say(f"encoder: {encoder.identity.name} {encoder.identity.digest[:12]}")
     examples = labelled_examples(data, home, config, encoder, say)
     groups = prompt_groups(examples, config.same_prompt_cosine)
     part = split_parts(examples, groups, config.split)
