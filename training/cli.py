@@ -225,7 +225,10 @@ def dataset() -> None:
 @click.argument("tables", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: where training looks for them.")
 @click.option(
-    "--encoder", "setting", default="default", help="As `encoder` in [training]: default, a name or a digest."
+    "--encoder",
+    "setting",
+    default="default",
+    help="As `encoder` in [training]: default, multilingual, a name, a digest.",
 )
 def dataset_build(tables: Path, out: Path | None, setting: str) -> None:
     """Build the public outcomes from the folder TABLES; no text goes into them."""

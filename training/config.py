@@ -62,7 +62,9 @@ class TrainingConfig(BaseModel):
     encoder: str = Field(
         "default",
         min_length=1,
-        description="what embeds the prompts: default, or the name, digest or folder of one that was exported",
+        description=(
+            "what embeds the prompts: default (English), multilingual, or the name, digest or folder of an exported one"
+        ),
     )
     acceptable_from: float = Field(
         0.5, ge=0, le=1, description="least score that is acceptable, unless the ladder file says"

