@@ -164,6 +164,16 @@ def test_without_a_library_an_export_says_what_to_install(
     assert not (state / "encoders").exists()
 
 
+def test_an_export_replaces_nothing_but_an_encoder(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    result = CliRunner().invoke(tierwise, ["encoder", "export", "some/model", "--out", str(tmp_path)])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: '{tmp_path}' is there and is no encoder's folder; give one that is new or holds an encoder\n"
+    )
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
 def test_an_export_in_another_precision_is_no_command() -> None:
     result = CliRunner().invoke(tierwise, ["encoder", "export", "some/model", "--precision", "int4"])
     assert result.exit_code == 2

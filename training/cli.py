@@ -193,7 +193,7 @@ def encoder() -> None:
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder to write, over what is there. Default: under TIERWISE_HOME, by its digest.",
+    help="A new folder, or an encoder's to replace. Default: under TIERWISE_HOME, by its digest.",
 )
 @click.option("--name", help="What to call it. Default: as MODEL is called.")
 @click.option("--prompt", help="What goes before every text, such as 'query: '. Default: what the model says.")

@@ -17,7 +17,7 @@ import numpy as np
 
 from serving.classifier.encoder import Encoder, EncoderIdentity
 from serving.errors import EncoderError
-from training.encoders.folder import write_encoder
+from training.encoders.folder import FILES, write_encoder
 from training.encoders.int8 import compact_graph
 from training.encoders.parity import PARITY_TEXTS, Floats, Parity, Precision, check_parity, parity
 
@@ -57,9 +57,13 @@ def export_encoder(
     """Export a model to `out`, by default the folder of its digest under `encoders`.
 
     name: what to call it; default: the model's own. prompt: before every text; default: the model's own.
-    Raises EncoderError without the extra, when the model cannot be loaded or holds what cannot be exported, and when
-    the encoder does not embed as the model does; nothing is written then.
+    Raises EncoderError when `out` holds anything but an encoder, without the extra, when the model cannot be loaded
+    or holds what cannot be exported, and when the encoder does not embed as the model does; nothing is written then.
     """
+    if out is not None and not _may_replace(out):
+        raise EncoderError(
+            f"{str(out)!r} is there and is no encoder's folder; give one that is new or holds an encoder"
+        )
     with _quiet():
         source = _read(name_or_folder, prompt)
         tokenizer = _tokenizer(source)
@@ -81,6 +85,13 @@ def export_encoder(
     folder = out or encoders / identity.digest
     write_encoder(folder, identity, model=model, tokenizer=tokenizer)
     return Exported(identity, folder, identity.digest[:12] if out is None else str(folder.resolve()), precision, found)
+
+
+def _may_replace(folder: Path) -> bool:
+    """Whether nothing is lost that is not an encoder's."""
+    if not folder.exists():
+        return True
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= set(FILES)
 
 
 def _read(name_or_folder: str, prompt: str | None) -> _Source:

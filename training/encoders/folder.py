@@ -4,25 +4,24 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from serving.classifier.encoder import Encoder, EncoderIdentity
 from serving.errors import EncoderError
+
+FILES: Final = ("model.onnx", "tokenizer.json", "encoder.json")
 
 
 def write_encoder(folder: Path, identity: EncoderIdentity, *, model: bytes, tokenizer: bytes) -> None:
     """Write model.onnx, tokenizer.json and encoder.json, unless they are there; over whatever else is there."""
     if holds(folder, identity):
         return
-    files = {
-        "model.onnx": model,
-        "tokenizer.json": tokenizer,
-        "encoder.json": identity.model_dump_json(indent=2).encode() + b"\n",
-    }
+    contents = (model, tokenizer, identity.model_dump_json(indent=2).encode() + b"\n")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".encoder-") as scratch:
         draft = Path(scratch) / folder.name
         draft.mkdir()
-        for name, content in files.items():
+        for name, content in zip(FILES, contents, strict=True):
             (draft / name).write_bytes(content)
         try:
             os.replace(draft, folder)
