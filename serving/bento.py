@@ -7,6 +7,7 @@ from typing import Final
 import bentoml
 
 from serving.classifier.bundle import read_bundle
+from serving.classifier.encoder import Encoder
 from serving.errors import ConfigurationError
 from serving.routing.promoted import pointed_to
 
@@ -17,17 +18,18 @@ _PROJECT: Final = Path(__file__).parent.parent
 def save_model(home: Path) -> str:
     """Put the promoted bundle and its encoder into BentoML's model store; gives the model's tag.
 
-    Raises BundleError when nothing is promoted or the bundle is damaged.
+    Raises BundleError when nothing is promoted or the bundle is damaged, EncoderError without its encoder.
     """
     pointer = pointed_to(home)
-    bundle = read_bundle(home / "served" / pointer.folder)
+    encoder = read_bundle(home / "served" / pointer.folder).manifest.encoder
+    if encoder is not None:
+        Encoder.load(home / "encoders" / encoder.digest, expected=encoder)
     with bentoml.models.create(BENTO_MODEL, labels={"version": pointer.version}) as model:
         root = Path(model.path)
         shutil.copytree(home / "served" / pointer.folder, root / "served" / pointer.folder)
         (root / "served" / "current.json").write_text(pointer.model_dump_json(), "utf-8")
-        if bundle.manifest.encoder is not None:
-            name = bundle.manifest.encoder.digest
-            shutil.copytree(home / "encoders" / name, root / "encoders" / name)
+        if encoder is not None:
+            shutil.copytree(home / "encoders" / encoder.digest, root / "encoders" / encoder.digest)
     return str(model.tag)
 
 

@@ -98,6 +98,13 @@ def fake_home(folder: Path, bundle: Bundle, patch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def place_fake_encoder(home: Path) -> None:
+    """So much of the fake encoder that a promotion finds it under a state folder."""
+    folder = home / "encoders" / IDENTITY.digest
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "encoder.json").write_text(IDENTITY.model_dump_json())
+
+
 def put_in_service(home: Path, bundle: Bundle, version: str, name: str | None = None) -> Path:
     """Export a bundle and point to it, as a promotion does; gives its folder."""
     folder = home / "served" / (name or version)

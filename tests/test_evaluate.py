@@ -174,8 +174,8 @@ def test_every_look_at_the_same_outcomes_is_counted(router: Path, table: Path) -
 def test_a_training_on_the_same_log_is_a_look_at_its_test_part(
     state: Path, small_training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("training.evaluate", "training.pipeline"):
-        monkeypatch.setattr(f"{module}.encoder_for", lambda _home, _identity: FakeEncoder())
+    for name in ("evaluate.encoder_for", "pipeline.chosen_encoder"):
+        monkeypatch.setattr(f"training.{name}", lambda _home, _wanted: FakeEncoder())
     log = made_up_log(tmp_path / "log.jsonl", 400)
     trained = CliRunner().invoke(tierwise, ["train", "--logs", str(log), "--config", str(small_training)])
     assert trained.exit_code == 0, trained.output

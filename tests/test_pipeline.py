@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from serving.classifier.bundle import read_bundle
 from serving.routing.promoted import pointed_to
-from tests.factories import FakeEncoder, made_up_log
+from tests.factories import FakeEncoder, made_up_log, place_fake_encoder
 from training.cli import tierwise
 from training.config import read_config
 from training.data import log_data
@@ -63,7 +63,8 @@ class Trainer:
 def trainer(home: Path, config: Path, patch: pytest.MonkeyPatch) -> Trainer:
     encoder = FakeEncoder()
     # The real one takes milliseconds a text and has tests of its own; nothing else of the run is replaced.
-    patch.setattr("training.pipeline.encoder_for", lambda _home, _identity: encoder)
+    patch.setattr("training.pipeline.chosen_encoder", lambda _home, _setting: encoder)
+    place_fake_encoder(home)
     patch.setenv("TIERWISE_HOME", str(home))
     log = home.parent / "log.jsonl"
     if not log.exists():

@@ -11,13 +11,15 @@ import mlflow
 import pytest
 
 from serving.classifier.bundle import Bundle, read_bundle, write_bundle
-from serving.errors import BundleError, RegistryError
+from serving.errors import BundleError, EncoderError, RegistryError
 from serving.routing.promoted import pointed_to
+from tests.factories import IDENTITY, place_fake_encoder
 from training.registry import BUNDLE_ARTIFACT, EXPERIMENT, NAME, Registry
 
 
 @pytest.fixture
 def registry(state: Path) -> Registry:
+    place_fake_encoder(state)
     return Registry(state)
 
 
@@ -67,6 +69,18 @@ def test_a_promotion_exports_the_bundle_and_points_to_it(registry: Registry, bun
     assert read_bundle(registry.home / "served" / pointer.folder).digest == pointer.digest
     assert aliases(registry) == {"champion": 1}
     assert "tierwise.promoted_by_force" not in registry.versions()[0].tags
+
+
+def test_a_version_whose_encoder_is_missing_is_refused_with_what_to_do(
+    registry: Registry, bundle: Bundle, tmp_path: Path
+) -> None:
+    shutil.rmtree(registry.home / "encoders")
+    number = registered(registry, bundle, tmp_path)
+    with pytest.raises(
+        EncoderError, match=rf"'fake' {IDENTITY.digest[:12]} is not in .*: tierwise encoder export MODEL"
+    ):
+        registry.promote(number)
+    assert not (registry.home / "served" / "current.json").exists()
 
 
 def test_rollbacks_go_back_through_the_promotions_in_their_order(
@@ -159,6 +173,7 @@ def test_a_tracking_uri_of_the_users_is_used(
     other = tmp_path / "other.db"
     shutil.copy(migrated_store, other)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}")
+    place_fake_encoder(state)
     registry = Registry(state)
     registry.promote(registered(registry, bundle, tmp_path))
     assert registry.uri == f"sqlite:///{other}"

@@ -16,6 +16,7 @@ from training.libraries import prepare_libraries
 
 if TYPE_CHECKING:
     from serving.classifier.bundle import Manifest
+    from training.encoders.parity import Precision
     from training.registry import Registry
 
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -183,6 +184,39 @@ def rollback() -> None:
 
 
 @tierwise.group()
+def encoder() -> None:
+    """What embeds the prompts."""
+
+
+@encoder.command("export")
+@click.argument("model")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A new folder, or an encoder's to replace. Default: under TIERWISE_HOME, by its digest.",
+)
+@click.option("--name", help="What to call it. Default: as MODEL is called.")
+@click.option("--prompt", help="What goes before every text, such as 'query: '. Default: what the model says.")
+@click.option(
+    "--precision", type=click.Choice(["int8", "fp32"]), default="int8", show_default=True, help="Of its dense layers."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def encoder_export(
+    model: str, out: Path | None, name: str | None, prompt: str | None, precision: "Precision", as_json: bool
+) -> None:
+    """Make an encoder of MODEL, the name or folder of a sentence-transformers model.
+
+    Written only if it embeds texts as the model does (docs/encoders.md).
+    """
+    from training.encoders.export import export_encoder
+    from training.report import exported_json, exported_text
+
+    encoders = read_settings().home / "encoders"
+    exported = export_encoder(model, encoders, out=out, name=name, prompt=prompt, precision=precision)
+    click.echo(json.dumps(exported_json(exported)) if as_json else exported_text(exported))
+
+
+@tierwise.group()
 def dataset() -> None:
     """The data in the box."""
 
@@ -190,15 +224,21 @@ def dataset() -> None:
 @dataset.command("build")
 @click.argument("tables", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: where training looks for them.")
-def dataset_build(tables: Path, out: Path | None) -> None:
+@click.option(
+    "--encoder",
+    "setting",
+    default="default",
+    help="As `encoder` in [training]: default, multilingual, a name, a digest.",
+)
+def dataset_build(tables: Path, out: Path | None, setting: str) -> None:
     """Build the public outcomes from the folder TABLES; no text goes into them."""
     from training.data import DATASETS
-    from training.encoders import DEFAULT_ENCODER, encoder_for
+    from training.encoders import chosen_encoder
     from training.fitting.embeddings import EmbeddingStore
     from training.public_outcomes import build_public_outcomes
 
     home = read_settings().home
-    encoder = encoder_for(home, DEFAULT_ENCODER)
+    encoder = chosen_encoder(home, setting)
     out = out or DATASETS / "public_outcomes.parquet"
     prompts = build_public_outcomes(tables, out, encoder, EmbeddingStore(home / "embeddings", encoder))
     click.echo(f"{prompts:,} prompts in {out}, {out.stat().st_size / 1e6:.1f} MB")

@@ -69,6 +69,13 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    encoder: str = Field(
+        "default",
+        min_length=1,
+        description=(
+            "what embeds the prompts: default (English), multilingual, or the name, digest or folder of an exported one"
+        ),
+    )
     acceptable_from: float = Field(
         0.5, ge=0, le=1, description="least score that is acceptable, unless the ladder file says"
     )

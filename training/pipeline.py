@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from serving.classifier.bundle import Bundle, write_bundle
 from serving.classifier.encoder import Encoder
 from serving.classifier.kernel import Kernel
-from serving.errors import BundleError, RegistryError
+from serving.errors import BundleError, EncoderError, RegistryError
 from training.config import TrainingConfig
 from training.data import Data, Say, public_data
-from training.encoders import DEFAULT_ENCODER, encoder_for
+from training.encoders import DEFAULT_ENCODER, chosen_encoder
 from training.evaluation.comparison import Comparison, compare
 from training.evaluation.evaluation import evaluate
 from training.evaluation.judged import judge
@@ -50,11 +50,13 @@ class Trained:
 def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, force: bool, say: Say) -> Trained:
     """One run, from data to a registered version, promoted if asked for and not worse than the champion.
 
-    Raises LabelError, InputError or EncoderError before anything is registered.
+    Raises LabelError, InputError, ConfigurationError or EncoderError before anything is registered.
     """
     if data.ladder.acceptable_from is not None:
         config = config.model_copy(update={"acceptable_from": data.ladder.acceptable_from})
-    encoder = encoder_for(home, DEFAULT_ENCODER)
+    encoder = chosen_encoder(home, config.encoder)
+    if encoder.identity != DEFAULT_ENCODER:
+        say(f"encoder: {encoder.identity.name} {encoder.identity.digest[:12]}")
     examples = labelled_examples(data, home, config, encoder, say)
     groups = prompt_groups(examples, config.same_prompt_cosine)
     part = split_parts(examples, groups, config.split)
@@ -117,13 +119,17 @@ def labelled_examples(data: Data, home: Path, config: TrainingConfig, encoder: E
 
 
 def public_prior(own: Examples, encoder: Encoder, config: TrainingConfig, say: Say) -> Kernel | None:
-    """What a log's heads start from; None where the settings or another encoder than that of the public outcomes do."""
-    public = public_data()
-    if not config.heads.prior or encoder.identity != DEFAULT_ENCODER:
+    """What a log's heads start from; None where the settings say so, or the public outcomes are by another encoder."""
+    if not config.heads.prior:
         return None
+    public = public_data()
     labeller = Labeller(public.ladder.names, config.acceptable_from, config.feedback_weight, config.max_weight)
     tier_of = {model: tier.name for tier in public.ladder.tiers for model in tier.models}
-    outcomes, _ = read_public_outcomes(public.path, encoder.identity, labeller, tier_of)
+    try:
+        outcomes, _ = read_public_outcomes(public.path, encoder.identity, labeller, tier_of)
+    except EncoderError as error:
+        say(f"prior: none, for {error}")
+        return None
     prior = fit_prior(outcomes, own.key, config.heads, config.seed)
     say(f"prior: {len(outcomes):,} public prompts; the log's own labels say what is different here")
     return prior

@@ -118,7 +118,8 @@ def read_public_outcomes(
     if bound != encoder:
         raise EncoderError(
             f"{path} holds embeddings by {bound.name} {bound.digest[:12]}, not {encoder.name} "
-            f"{encoder.digest[:12]}; {rebuild}"
+            f"{encoder.digest[:12]}; train on your own log (--logs), or {rebuild} "
+            f"--encoder {encoder.digest[:12]}"
         )
     features = int(metadata["features_version"]), tuple(json.loads(metadata["feature_names"]))
     if features != (FEATURES_VERSION, FEATURE_NAMES):

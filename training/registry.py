@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from serving.classifier.bundle import Bundle, Manifest, read_bundle
 from serving.errors import RegistryError
 from serving.routing.promoted import Pointer
-from training.encoders import DEFAULT_ENCODER, build_default_encoder
+from training.encoders import put_in_place
 
 NAME: Final = "tierwise-router"
 EXPERIMENT: Final = "tierwise"
@@ -155,12 +155,15 @@ class Registry:
         return previous
 
     def _export(self, number: int, fits: Check) -> Manifest:
-        """Copy a version's bundle to where workers look; the pointer to it is written last, atomically."""
+        """Copy a version's bundle to where workers look; the pointer to it is written last, atomically.
+
+        Raises EncoderError when its encoder is not there and is not the default one, which is built.
+        """
         served = self.home / "served"
         with self.bundle(number) as (source, bundle):
             fits(bundle.manifest)
-            if bundle.manifest.encoder == DEFAULT_ENCODER:  # trained elsewhere, it may not be here yet
-                build_default_encoder(self.home / "encoders" / DEFAULT_ENCODER.digest)
+            if bundle.manifest.encoder is not None:  # of a version trained elsewhere, it may not be here yet
+                put_in_place(self.home, bundle.manifest.encoder)
             folder = f"{number}-{bundle.digest[:12]}-{time.time_ns()}"
             pointer = Pointer(version=str(number), folder=folder, digest=bundle.digest)
             shutil.copytree(source, served / f".{folder}")

