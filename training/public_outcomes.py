@@ -129,7 +129,7 @@ def read_public_outcomes(
     codes = np.frombuffer(columns["embedding"].buffers()[1], np.int8).reshape(n, -1)
     lists = (columns[name].to_pylist() for name in ("model", "score", "cost_pico_usd", "output_tokens"))
     labels = [labeller(_outcomes(tier_of, *row)) for row in zip(*lists, strict=True)]
-    by_difficulty = _expected(columns["model"].to_pylist(), columns["score"].to_pylist(), labeller.tiers, tier_of)
+    expected = _expected(columns["model"].to_pylist(), columns["score"].to_pylist(), labeller.tiers, tier_of)
     summary = LabelSummary(labeller.tiers)
     for row in labels:
         summary.add(row)
@@ -140,7 +140,7 @@ def read_public_outcomes(
         embedding=dequantised(codes, columns["scale"].to_numpy()),
         features=columns["features"].flatten().to_numpy().reshape(n, -1),
         input_tokens=columns["input_tokens"].to_numpy(),
-        expected=_blended(by_difficulty, np.array([row.acceptable for row in labels])),
+        expected=expected,
         held_out=np.array([split == "test" for split in columns["split"].to_pylist()]),
         rule_words=np.full(n, np.nan, np.float32),  # the file holds no texts
         slices={name: np.array(columns[name].to_pylist(), object) for name in ("table", "task")},
@@ -167,11 +167,6 @@ def _expected(
     members = [{_SAME_MODEL.get(m, m) for m, of in tier_of.items() if of == tier} & known.keys() for tier in tiers]
     of_tier = [np.mean([known[name] for name in sorted(of)]) if of else np.nan for of in members]
     return sigmoid(np.array(of_tier) - difficulty[:, None]).astype(np.float32)
-
-
-def _blended(by_difficulty: NDArray[np.float32], acceptable: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The mean of what a tier's models should make of a prompt and what they did; the former where none was asked."""
-    return np.where(np.isnan(acceptable), by_difficulty, (by_difficulty + acceptable) / 2).astype(np.float32)
 
 
 def _outcomes(

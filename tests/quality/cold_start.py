@@ -15,7 +15,7 @@ from training.fitting.heads import Recipe, fit_heads
 
 TABLES = ("MMLU", "GSM8K", "RouterArena")  # none of their prompts are in the box
 LABELS = (0, 50, 200, 1000, 5000)
-DRAWS = 10
+DRAWS = 5
 KINDS = ("the box alone", "own labels alone", "both")
 
 

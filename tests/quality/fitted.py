@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from training.config import TrainingConfig
 from training.data import public_data
 from training.encoders import DEFAULT_ENCODER
 from training.fitting.examples import Examples
-from training.fitting.heads import Recipe, calibrated, fit_heads
+from training.fitting.heads import Members, Recipe, calibrated, fit_heads
 from training.fitting.members import choose_members
 from training.fitting.prior import fit_prior
 from training.labelling.outcomes import Labeller
@@ -38,15 +39,17 @@ def prior_for(examples: Examples) -> Kernel:
     return fit_prior(public_examples(), examples.key, CONFIG.heads, CONFIG.seed)
 
 
-def fitted(examples: Examples, groups: NDArray[np.intp], *, prior: Kernel | None, members: str = "auto") -> Heads:
+def fitted(
+    examples: Examples, groups: NDArray[np.intp], *, prior: Kernel | None, members: Members | Literal["auto"] = "auto"
+) -> Heads:
     """Calibrated heads; groups (n,) are not divided between fitting and calibrating."""
     distinct, group = np.unique(groups, return_inverse=True)
     kept_back = (np.random.default_rng(0).random(len(distinct)) < _CALIBRATE)[group]
     fit = examples.take(~kept_back)
     recipe = Recipe(CONFIG.heads, "kernel", prior, CONFIG.seed)
-    if members == "auto":
-        recipe = replace(recipe, members=choose_members(fit, recipe, group[~kept_back]).members)
-    return calibrated(fit_heads(fit, recipe), examples.take(kept_back))
+    choice = choose_members(fit, recipe, group[~kept_back], members)
+    heads = fit_heads(fit, replace(recipe, members=choice.members))
+    return calibrated(heads, examples.take(kept_back), (choice.log_odds, fit))
 
 
 def predicted(heads: Heads, examples: Examples) -> Predictions:

@@ -1,6 +1,6 @@
 """How good is a router trained on a table's own outcomes, beside the recipes of the field?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tests.quality.fitted import fitted, predicted, prior_for
 from tests.quality.judging import judged_on
 from tests.quality.recipes import BLEND, RECIPES, View, gains
-from tests.quality.section import Bar, Section, estimate, number
+from tests.quality.section import Bar, Section, estimate, mean_of, number
 from tests.quality.tables import Sources, Table, held_out, named
 from training.evaluation.baselines.catalogue import scored
 from training.evaluation.evaluation import ROUTER
@@ -66,7 +66,7 @@ def _on(table: Table, sources: Sources) -> _Found:
         _figures(examples, groups, texts, held_out(table, examples, groups, seed))
         for seed in range(1 if table.own_split else SPLITS)
     ]
-    return _Found(*({who: _mean([of[i][who] for of in each]) for who in _NAMES} for i in (0, 1)))
+    return _Found(*({who: mean_of([of[i][who] for of in each]) for who in _NAMES} for i in (0, 1)))
 
 
 def _figures(
@@ -83,9 +83,3 @@ def _figures(
         [scored(who, score, 2) for who, score in found.items()], judged_on(new.acceptable, new, groups[test])
     )
     return {who: of["apgr"] for who, of in figures.items()}, {who: of["behind"] for who, of in figures.items()}
-
-
-def _mean(found: Sequence[Estimate]) -> Estimate:
-    ends = [estimate.interval for estimate in found if estimate.interval]
-    low, high = np.mean(ends, axis=0)
-    return Estimate(float(np.mean([estimate.value for estimate in found])), (float(low), float(high)))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from training.evaluation.intervals import Estimate
@@ -67,6 +68,14 @@ def estimate(found: Estimate, digits: int = 3) -> str:
         return number(found.value, digits)
     low, high = (number(end, digits) for end in found.interval)
     return f"{number(found.value, digits)} ({low} to {high})"
+
+
+def mean_of(found: Sequence[Estimate]) -> Estimate:
+    """The mean of values, and of the ends of their intervals: of draws that overlap, so no narrower than one's."""
+    ends = [estimate.interval for estimate in found if estimate.interval is not None]
+    values = [estimate.value for estimate in found if estimate.value is not None]
+    low, high = np.mean(ends, axis=0) if ends else (np.nan, np.nan)
+    return Estimate(float(np.mean(values)), (float(low), float(high)) if ends else None)
 
 
 def _row(cells: Sequence[str]) -> str:

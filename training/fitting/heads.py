@@ -60,14 +60,19 @@ def fit_heads(examples: Examples, recipe: Recipe, *, features_only: bool = False
     )
 
 
-def calibrated(heads: Heads, examples: Examples) -> Heads:
+def calibrated(heads: Heads, examples: Examples, more: tuple[FloatArray, Examples] | None = None) -> Heads:
     """The same heads with Platt's slope and intercept fitted on rows that the heads have not seen.
 
-    A Gaussian prior of variance 0.1 around slope 1 and intercept 0 keeps a handful of rows from overturning the
-    heads. Source: Platt 1999, with the prior in place of his target smoothing.
+    more: other rows, with what heads like these, which have not seen them either, said of them: log-odds (n, k), NaN
+    where nothing was said. A Gaussian prior of variance 0.1 around slope 1 and intercept 0 keeps a handful of rows from
+    overturning the heads. Source: Platt 1999, with the prior in place of his target smoothing.
     """
-    embeddings = None if heads.projection is None else examples.embedding
-    slope, intercept = _platt_of_tiers(heads.log_odds(embeddings, examples.features), examples)
+    z = heads.log_odds(None if heads.projection is None else examples.embedding, examples.features)
+    acceptable, weight = examples.acceptable, examples.label_weight()
+    if more is not None:
+        z, acceptable = np.vstack([z, more[0]]), np.vstack([acceptable, more[1].acceptable])
+        weight = np.vstack([weight, more[1].label_weight()])
+    slope, intercept = _platt_of_tiers(z, acceptable, weight)
     return replace(heads, slope=slope, intercept=intercept)
 
 
@@ -88,13 +93,18 @@ def check_labels(examples: Examples, tiers: Sequence[str], min_labels: int, part
 def _calibrated_prior(kernel: Kernel, examples: Examples, tiers: int) -> Prior:
     """The public kernel as this log's prior, its log-odds put on the log's scale."""
     prior = Prior(kernel, slope=np.ones(tiers), intercept=np.zeros(tiers))
-    slope, intercept = _platt_of_tiers(prior.log_odds(examples.embedding, examples.features), examples)
+    z = prior.log_odds(examples.embedding, examples.features)
+    slope, intercept = _platt_of_tiers(z, examples.acceptable, examples.label_weight())
     return replace(prior, slope=slope, intercept=intercept)
 
 
-def _platt_of_tiers(z: FloatArray, examples: Examples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    weight = examples.label_weight()
-    fitted = [_platt(z[w > 0, tier], examples.acceptable[w > 0, tier], w[w > 0]) for tier, w in enumerate(weight.T)]
+def _platt_of_tiers(
+    z: FloatArray, acceptable: FloatArray, weight: FloatArray
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    fitted = []
+    for tier in range(z.shape[1]):
+        used = (weight[:, tier] > 0) & ~np.isnan(z[:, tier])
+        fitted.append(_platt(z[used, tier], acceptable[used, tier], weight[used, tier]))
     slope, intercept = np.array(fitted, np.float64).T
     return slope, intercept
 

@@ -1,7 +1,7 @@
-"""Do the trees help? Cross-validated on the prompts to fit, and the simpler heads where the difference is noise."""
+"""What heads are made of, by cross-validation on the prompts to fit: do the trees help, or is the difference noise?"""
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +15,21 @@ _FOLDS: Final = 4
 
 @dataclass(frozen=True)
 class Choice:
-    """Which members, and why.
+    """Which members, why, and what they say of prompts that they were not fitted on.
 
-    brier: mean squared error on prompts not fitted on, by members; None when a setting chose. difference: how much
-    lower that of the kernel and trees is, and the ends of its 95 % interval.
+    log_odds: (n, k), not calibrated, each by heads that were fitted without the prompt's fold; NaN where there were too
+    few groups to cross-validate. brier: mean squared error of those, by members. difference: how much lower that of the
+    kernel and trees is, and the ends of its 95 % interval; None when a setting chose.
     """
 
     members: Members
-    brier: dict[Members, float] | None = None
+    log_odds: NDArray[np.float64]
+    brier: dict[Members, float]
     difference: tuple[float, float, float] | None = None
 
     def __str__(self) -> str:
-        if self.brier is None or self.difference is None:
-            return f"heads: {self.members}, as set"
+        if self.difference is None:
+            return f"heads: {self.members}"
         value, low, high = self.difference
         why = "the trees help" if self.members == "kernel and trees" else "trees would add noise"
         return (
@@ -36,35 +38,40 @@ class Choice:
         )
 
 
-def choose_members(examples: Examples, recipe: Recipe, groups: NDArray[np.intp]) -> Choice:
+def choose_members(
+    examples: Examples, recipe: Recipe, groups: NDArray[np.intp], wanted: Members | Literal["auto"] = "auto"
+) -> Choice:
     """The members for these examples; groups (n,) are never divided between fitting and judging.
 
-    Raises nothing: with fewer groups than folds the kernel is taken.
+    With `auto` the trees join the kernel where that lowers the Brier score with 95 % confidence.
     """
     distinct, group = np.unique(groups, return_inverse=True)
+    candidates: tuple[Members, ...] = ("kernel", "kernel and trees") if wanted == "auto" else (wanted,)
+    log_odds = {members: np.full(examples.acceptable.shape, np.nan) for members in candidates}
     if len(distinct) < _FOLDS:
-        return Choice("kernel")
+        return Choice(candidates[0], log_odds[candidates[0]], {})
     fold = np.random.default_rng(recipe.seed).permutation(len(distinct))[group] % _FOLDS
-    candidates: tuple[Members, ...] = ("kernel", "kernel and trees")
-    loss = {members: np.full(examples.acceptable.shape, np.nan) for members in candidates}
     untold = replace(examples, output_tokens=np.full_like(examples.output_tokens, np.nan))  # not what is asked here
     for i in range(_FOLDS):
         judged = untold.take(fold == i)
-        both = fit_heads(untold.take(fold != i), replace(recipe, members="kernel and trees"))
-        for members, heads in zip(candidates, (replace(both, trees=None), both), strict=True):
-            proba = sigmoid(heads.log_odds(judged.embedding, judged.features))
-            loss[members][fold == i] = (proba - judged.judged()) ** 2
-    gain, low, high = _paired(np.nanmean(loss["kernel"] - loss["kernel and trees"], axis=1), group)
-    members = candidates[int(low > 0)]
-    return Choice(members, {name: float(np.nanmean(values)) for name, values in loss.items()}, (gain, low, high))
+        heads = fit_heads(untold.take(fold != i), replace(recipe, members=candidates[-1]))
+        for members in candidates:
+            part = replace(heads, trees=None) if members == "kernel" else heads
+            log_odds[members][fold == i] = part.log_odds(judged.embedding, judged.features)
+    loss = {members: (sigmoid(z) - examples.judged()) ** 2 for members, z in log_odds.items()}
+    brier = {members: float(np.nanmean(values)) for members, values in loss.items()}
+    if wanted != "auto":
+        return Choice(wanted, log_odds[wanted], brier)
+    difference = _paired(loss["kernel"] - loss["kernel and trees"], group)
+    members = candidates[int(difference[1] > 0)]
+    return Choice(members, log_odds[members], brier, difference)
 
 
 def _paired(differences: FloatArray, group: NDArray[np.intp]) -> tuple[float, float, float]:
-    """Mean difference a prompt and its 95 % interval, prompts of a group taken as one (a ratio of sums)."""
+    """Mean over labels (n, k) and its 95 % interval, the prompts of a group taken as one (a ratio of sums)."""
     known = ~np.isnan(differences)
-    sums = np.bincount(group[known], differences[known])
-    counts = np.bincount(group[known])
-    sums, counts = sums[counts > 0], counts[counts > 0]
+    sums = np.bincount(group, np.nansum(differences, axis=1))
+    counts = np.bincount(group, known.sum(axis=1))
     mean = float(sums.sum() / counts.sum())
     error = 1.96 * float(np.sqrt(((sums - mean * counts) ** 2).sum())) / float(counts.sum())
     return mean, mean - error, mean + error

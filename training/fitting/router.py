@@ -59,10 +59,7 @@ def fit_bundle(
     check_labels(fit, names, config.min_labels // 2, "in the part to fit")
 
     recipe = Recipe(config.heads, "kernel", prior, config.seed)
-    if config.heads.members == "auto":
-        choice = choose_members(fit, recipe, _folds_by(fit, groups[part == PARTS.index("fit")]))
-    else:
-        choice = Choice(config.heads.members)
+    choice = choose_members(fit, recipe, _folds_by(fit, groups[part == PARTS.index("fit")]), config.heads.members)
     recipe = replace(recipe, members=choice.members)
     draft = Bundle(
         manifest=Manifest(
@@ -86,7 +83,7 @@ def fit_bundle(
         trained_on=_trained_on(examples, part, config.remembered_prompts),
     )
     bundle = write_bundle(folder, draft)
-    bundle = write_bundle(folder, _calibrated(bundle, calibrate))
+    bundle = write_bundle(folder, _calibrated(bundle, calibrate, (choice.log_odds, fit)))
     return write_bundle(folder, _promising(bundle, threshold, config, encoder)), choice
 
 
@@ -125,9 +122,10 @@ def _folds_by(examples: Examples, groups: NDArray[np.intp]) -> NDArray[np.intp]:
     return np.asarray(np.unique(tasks, return_inverse=True)[1], np.intp)
 
 
-def _calibrated(bundle: Bundle, rows: Examples) -> Bundle:
+def _calibrated(bundle: Bundle, rows: Examples, cross_validated: tuple[NDArray[np.float64], Examples]) -> Bundle:
     assert bundle.heads is not None  # it was written with both
-    return replace(bundle, heads=calibrated(bundle.heads, rows), fallback_heads=calibrated(bundle.fallback_heads, rows))
+    heads = calibrated(bundle.heads, rows, cross_validated)
+    return replace(bundle, heads=heads, fallback_heads=calibrated(bundle.fallback_heads, rows))
 
 
 def _promising(bundle: Bundle, rows: Examples, config: TrainingConfig, encoder: Encoder) -> Bundle:
