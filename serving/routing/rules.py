@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 from serving.attribution import Attribution, Pin
-from serving.routing.cap import TopCap
+from serving.routing.cap import SharedCap
 from serving.routing.sessions import Kept, Sessions
 
 Rule = Literal["pinned", "sticky", "exploration", "capped", "eligibility"]
@@ -44,7 +44,7 @@ class Rules:
         self._pins = tuple(pins)
         self._sessions = sessions
         self._max_top_share = max_top_share
-        self._cap = None if max_top_share is None else TopCap(max_top_share, top_burst)
+        self._cap = None if max_top_share is None else SharedCap(max_top_share, top_burst)
         self._exploration = exploration
         self._random = generator or random.Random()
         self._lock = threading.Lock()  # nobody else takes the last call to the top tier between the look and the count
@@ -66,7 +66,7 @@ class Rules:
         sessions = self._sessions if pinned is None and who.session_id is not None else None
         kept = sessions.find(who) if sessions else None
         with self._lock:
-            allowed = self._allowed(eligible)
+            allowed = self._allowed(eligible, who)
             if pinned is not None:
                 choice = Choice(pinned, 1.0, "pinned")
             elif kept is not None and kept.tier in names and allowed[names.index(kept.tier)]:
@@ -74,7 +74,7 @@ class Rules:
             else:
                 choice = self._by_policy(scores, eligible, allowed, surcharge)
             if self._cap is not None:
-                self._cap.count(top=choice.tier == len(names) - 1)
+                self._cap.count(who.team, top=choice.tier == len(names) - 1)
         if sessions and choice.rule != "sticky":
             sessions.keep(who, Kept(names[choice.tier], choice.propensity), instead_of=kept)
         return choice
@@ -94,9 +94,9 @@ class Rules:
         tier = next((pin.tier for pin in self._pins if pin.matches(who)), None)
         return names.index(tier) if tier in names and eligible[names.index(tier)] else None
 
-    def _allowed(self, eligible: Sequence[bool]) -> Sequence[bool]:
-        """The eligible tiers, without the top one while the cap is reached, unless no other is eligible."""
-        if self._cap is None or self._cap.open or not any(eligible[:-1]):
+    def _allowed(self, eligible: Sequence[bool], who: Attribution) -> Sequence[bool]:
+        """The eligible tiers, without the top one while the cap is reached for the team, unless no other is."""
+        if self._cap is None or self._cap.open(who.team) or not any(eligible[:-1]):
             return eligible
         return (*eligible[:-1], False)
 
