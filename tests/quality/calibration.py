@@ -41,9 +41,10 @@ def measure(bundle: Bundle, sources: Sources) -> Section:
         title="Calibration",
         text=f"""
             Debiased expected calibration error per tier ([definition](metrics.md)): of routers trained on
-            {LABELS:,} labelled prompts of the table, on the rest of it (the mean of {DRAWS} draws; the ends of the intervals are means too), and of the default router on tables
-            it knows nothing of. In the latter an answer counts as acceptable by other standards, of other
-            models: these probabilities should be read as a ranking.
+            {LABELS:,} labelled prompts of the table, on the rest of it (the mean of {DRAWS} draws; the ends of
+            the intervals are means too), and of the default router on tables it knows nothing of. In the latter
+            an answer counts as acceptable by other standards, of other models: these probabilities should be
+            read as a ranking.
         """,
         header=["", "prompts", "weak tier", "strong tier"],
         rows=rows,

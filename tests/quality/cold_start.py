@@ -85,7 +85,7 @@ def _apgr(proba: NDArray[np.floating], acceptable: NDArray[np.floating]) -> floa
 
 def _figure(curves: Mapping[str, Mapping[int, Mapping[str, NDArray[np.float64]]]]) -> Figure:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
-    for panel, (name, curve) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
+    for panel, (name, curve) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
         for kind in KINDS:
             at = [labels for labels, drawn in curve.items() if kind in drawn]
             values = [curve[labels][kind] for labels in at]

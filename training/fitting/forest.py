@@ -25,7 +25,8 @@ def fit_trees(X: FloatArray, target: FloatArray, weight: FloatArray, settings: H
     for y, w in zip(target.T, weight.T, strict=True):
         used = w > 0
         model = HistGradientBoostingRegressor(max_iter=settings.trees, **_shape(settings, int(used.sum()), seed))
-        models.append(model.fit(X[used], y[used], sample_weight=w[used]))
+        equal = np.ptp(w[used]) < 1e-9  # said as no weights: with them scikit-learn 1.9 takes 20 times as long to bin
+        models.append(model.fit(X[used], y[used], sample_weight=None if equal else w[used]))
     return models
 
 
