@@ -16,8 +16,9 @@ from serving.errors import BundleError, EncoderError, RegistryError
 from training.config import TrainingConfig
 from training.data import Data, Say, public_data
 from training.encoders import DEFAULT_ENCODER, chosen_encoder
+from training.evaluation.broken_slices import broken_slices
 from training.evaluation.comparison import Comparison, compare
-from training.evaluation.evaluation import evaluate
+from training.evaluation.evaluation import Slice, evaluate, shown_threshold
 from training.evaluation.judged import judge
 from training.evaluation.model_card import model_card
 from training.evaluation.naming import flat_metrics
@@ -37,7 +38,11 @@ _BASELINES: Final = ("random", "mixtures", "prompt_length", "question_length", "
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run produced. comparison: with the champion before it, or why there is none; None without a champion."""
+    """What a run produced.
+
+    comparison: with the champion before it, or why there is none; None without a champion. broken: slices of the
+    held-out prompts that retain less than the target of `shown_threshold`.
+    """
 
     version: int
     run_id: str
@@ -45,6 +50,7 @@ class Trained:
     bundle: Bundle
     promoted: bool
     comparison: Comparison | str | None
+    broken: tuple[Slice, ...]
 
 
 def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, force: bool, say: Say) -> Trained:
@@ -97,7 +103,9 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
     promoted = promote and _promotes(registry, version, comparison, force=force, say=say)
     if promoted and champion is not None and (lost := _lost_targets(bundle, champion)):
         say(f"version {version} does not hold {lost}, which the champion before it did on its own data")
-    return Trained(version, run_id, metrics, bundle, promoted, comparison)
+    shown = shown_threshold(thresholds)
+    broken = broken_slices(evaluation, shown.target) if shown is not None and shown.mu is not None else ()
+    return Trained(version, run_id, metrics, bundle, promoted, comparison, broken)
 
 
 def labelled_examples(data: Data, home: Path, config: TrainingConfig, encoder: Encoder, say: Say) -> Examples:

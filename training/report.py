@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Final
 
 from training.encoders.export import Exported
+from training.evaluation.broken_slices import broken_text
+from training.evaluation.evaluation import shown_threshold
 from training.evaluation.naming import target_suffix
 from training.pipeline import Trained
 from training.registry import Version
@@ -27,6 +29,7 @@ def trained_json(trained: Trained) -> dict[str, object]:
         "tiers": [tier.name for tier in trained.bundle.tiers],
         "thresholds": [threshold.model_dump() for threshold in trained.bundle.manifest.thresholds],
         "metrics": dict(trained.metrics),
+        "broken_slices": [{"kind": part.kind, "name": part.name, "prompts": part.n} for part in trained.broken],
     }
 
 
@@ -48,6 +51,9 @@ def trained_text(trained: Trained) -> str:
         )
         if threshold.mu is None:
             lines.append(f"    {threshold.refused}; these are the figures of the most probable tier")
+    shown = shown_threshold(trained.bundle.manifest.thresholds)
+    if shown is not None:
+        lines += broken_text(trained.broken, shown.target, trained.bundle.tiers[-1].name)
     if any(threshold.mu is None for threshold in trained.bundle.manifest.thresholds):
         lines.append(f"  {WITHOUT_TARGET}")
     return "\n".join(lines)

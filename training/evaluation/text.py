@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from training.evaluation.broken_slices import broken_slices, broken_text
 from training.evaluation.evaluation import ROUTER, Evaluation, Slice
 from training.evaluation.intervals import Estimate
 from training.evaluation.report import Subject
@@ -35,6 +36,9 @@ def _lines(evaluation: Evaluation, subject: Subject) -> Iterator[str]:
     if evaluation.slices:
         yield ""
         yield from _slices(evaluation)
+    if kept := [target for target in evaluation.targets if target not in subject.refused]:
+        shown = min(kept, key=lambda target: abs(target - 0.95))
+        yield from broken_text(broken_slices(evaluation, shown), shown, subject.tiers[-1])
 
 
 def _head(evaluation: Evaluation, subject: Subject) -> Iterator[str]:
