@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from serving.classifier.proba import FloatArray
 from serving.errors import BundleError
 
+_BLOCK: Final = 4096  # rows whose similarities are held at a time: of a large log, all would take gigabytes
 _LARGEST: Final = 3.0  # standard deviations: a feature that is further out is as unusual as it gets
 
 
@@ -48,8 +49,12 @@ class Kernel:
 
     def __call__(self, embeddings: FloatArray | None, features: FloatArray) -> NDArray[np.float64]:
         """The k outputs for n prompts: (n, d) or None, (n, f) → float64 (n, k)."""
-        similar = similarity(self.scale(embeddings, features), self.landmarks, self.gamma)
-        return np.asarray(similar @ self.weights + self.intercept)
+        outputs = np.empty((len(features), len(self.intercept)))
+        for start in range(0, len(features), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            X = self.scale(None if embeddings is None else embeddings[rows], features[rows])
+            outputs[rows] = similarity(X, self.landmarks, self.gamma) @ self.weights + self.intercept
+        return outputs
 
     def to_arrays(self, prefix: str) -> dict[str, NDArray[np.generic]]:
         """The arrays by name, for `np.savez`."""
@@ -84,7 +89,7 @@ class Kernel:
         return cls(scale, float(arrays[f"{prefix}.gamma"]), single["landmarks"], **double)
 
 
-def similarity(X: FloatArray, landmarks: FloatArray, gamma: float) -> NDArray[np.float32]:
-    """k(x, z) of every row with every landmark, 0 to 1: (n, columns), (m, columns) → float32 (n, m)."""
+def similarity(X: FloatArray, landmarks: FloatArray, gamma: float) -> FloatArray:
+    """k(x, z) of every row with every landmark, 0 to 1: (n, columns), (m, columns) → (n, m), as precise as they are."""
     squared = (X * X).sum(axis=1)[:, None] + (landmarks * landmarks).sum(axis=1) - 2 * (X @ landmarks.T)
-    return np.asarray(np.exp(-gamma * np.maximum(squared, 0)), np.float32)
+    return np.asarray(np.exp(-gamma * np.maximum(squared, 0)))
