@@ -42,6 +42,9 @@ def test_stored_heads_that_do_not_fit_are_refused() -> None:
             Heads.from_arrays(arrays, "x", dimension=0, columns=columns, tiers=tiers)
     with pytest.raises(BundleError, match="does not have one head for each of 3"):
         Heads.from_arrays({**arrays, "x.slope": np.ones(2)}, "x", dimension=0, columns=columns, tiers=3)
+    broken = np.array([1.0, np.nan, 1.0])
+    with pytest.raises(BundleError, match="calibration of x is not finite"):
+        Heads.from_arrays({**arrays, "x.slope": broken}, "x", dimension=0, columns=columns, tiers=3)
     with pytest.raises(BundleError, match=r"lacks 'x\.projection\.mean'"):
         Heads.from_arrays(arrays, "x", dimension=8, columns=columns, tiers=3)
 
@@ -90,6 +93,17 @@ def test_trees_are_added_where_they_help_and_left_out_where_the_difference_is_no
     assert "the trees help" in str(chosen)
     noise = replace(examples, features=features, acceptable=rng.integers(0, 2, (1500, 3)).astype(np.float32))
     assert choose_members(noise, RECIPE, np.arange(1500)).members == "kernel"
+
+
+def test_a_tier_with_all_its_labels_in_one_group_is_cross_validated_without_them() -> None:
+    # The prompts of the group are judged by heads that never saw the tier: nothing is said of it, rather than 0.
+    examples = made_up_examples(400)
+    acceptable = examples.acceptable.copy()
+    acceptable[40:, 2] = np.nan
+    groups = np.maximum(np.arange(400) - 39, 0)
+    choice = choose_members(replace(examples, acceptable=acceptable), RECIPE, groups)
+    assert np.isnan(choice.log_odds[:40, 2]).all()
+    assert np.isfinite(choice.log_odds[:, :2]).all()
 
 
 def test_a_prior_decides_where_there_are_few_labels_and_gives_way_to_many() -> None:

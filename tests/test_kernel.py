@@ -82,6 +82,24 @@ def test_without_anything_similar_the_mean_is_predicted_or_nothing() -> None:
         np.testing.assert_allclose(kernel(None, np.full((1, 2), 100.0, np.float32)), expected, atol=1e-2)
 
 
+def test_a_log_of_a_few_different_prompts_is_fitted() -> None:
+    # Most landmarks are the same twenty prompts again, so that their similarities have no inverse.
+    rng = np.random.default_rng(0)
+    F, y = rng.integers(0, 20, (1000, 1)).astype(np.float32), rng.random((1000, 1))
+    kernel = fit_kernel(None, F, y, np.ones((1000, 1)), HeadSettings(), seed=0)
+    assert 0.4 < kernel(None, F).mean() < 0.6
+
+
+def test_many_prompts_are_predicted_block_by_block_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    E, F = rng.normal(size=(20, 4)).astype(np.float32), rng.normal(size=(20, 3)).astype(np.float32)
+    kernel = fit_kernel(E, F, rng.random((20, 2)), np.ones((20, 2)), settings(), seed=0)
+    whole = kernel(E, F)
+    monkeypatch.setattr("serving.classifier.kernel._BLOCK", 7)  # thousands of prompts in a test of twenty
+    np.testing.assert_allclose(kernel(E, F), whole, atol=1e-5)
+    assert kernel(E[:0], F[:0]).shape == (0, 2)
+
+
 def test_a_large_log_is_fitted_block_by_block_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     F, y = rng.normal(size=(100, 2)).astype(np.float32), rng.random((100, 1))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from serving.classifier.bundle import Bundle, write_bundle
 from serving.classifier.encoder import Encoder
 from serving.classifier.kernel import Kernel
-from serving.errors import BundleError, EncoderError, RegistryError
+from serving.errors import BundleError, EncoderError, InputError, RegistryError
 from training.config import TrainingConfig
 from training.data import Data, Say, public_data
 from training.encoders import DEFAULT_ENCODER, chosen_encoder
@@ -68,7 +68,7 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
     part = split_parts(examples, groups, config.split)
     say(f"{len(examples):,} prompts in {groups.max() + 1:,} groups: " + _counted(part))
     test = part == PARTS.index("test")
-    prior = None if data.logs is None else public_prior(examples, encoder, config, say)
+    prior, prior_keys = (None, None) if data.logs is None else public_prior(examples, encoder, config, say)
 
     with tempfile.TemporaryDirectory(prefix="tierwise-") as folder:
         bundle, choice = fit_bundle(
@@ -80,6 +80,7 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
             encoder,
             groups=groups,
             prior=prior,
+            prior_keys=prior_keys,
         )
         say(str(choice))
         held_out = examples.take(test)
@@ -126,21 +127,25 @@ def labelled_examples(data: Data, home: Path, config: TrainingConfig, encoder: E
     return examples
 
 
-def public_prior(own: Examples, encoder: Encoder, config: TrainingConfig, say: Say) -> Kernel | None:
-    """What a log's heads start from; None where the settings say so, or the public outcomes are by another encoder."""
+def public_prior(
+    own: Examples, encoder: Encoder, config: TrainingConfig, say: Say
+) -> tuple[Kernel, NDArray[np.bytes_]] | tuple[None, None]:
+    """What a log's heads start from, and the keys of the prompts it has seen; None where the settings say so, or the
+    public outcomes cannot be read, or are by another encoder."""
     if not config.heads.prior:
-        return None
-    public = public_data()
-    labeller = Labeller(public.ladder.names, config.acceptable_from, config.feedback_weight, config.max_weight)
-    tier_of = {model: tier.name for tier in public.ladder.tiers for model in tier.models}
+        return None, None
     try:
+        public = public_data()
+        labeller = Labeller(public.ladder.names, config.acceptable_from, config.feedback_weight, config.max_weight)
+        tier_of = {model: tier.name for tier in public.ladder.tiers for model in tier.models}
         outcomes, _ = read_public_outcomes(public.path, encoder.identity, labeller, tier_of)
-    except EncoderError as error:
+    except (EncoderError, InputError) as error:
         say(f"prior: none, for {error}")
-        return None
+        return None, None
     prior = fit_prior(outcomes, own.key, config.heads, config.seed)
-    say(f"prior: {len(outcomes):,} public prompts; the log's own labels say what is different here")
-    return prior
+    keys = outcomes.key[~np.isin(outcomes.key, own.key)]
+    say(f"prior: {len(keys):,} public prompts; the log's own labels say what is different here")
+    return prior, keys
 
 
 def _counted(part: NDArray[np.intp]) -> str:

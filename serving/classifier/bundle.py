@@ -1,7 +1,7 @@
 """What a router is on disk: a folder of data, checked on the way in.
 
     bundle.json        the manifest: tiers, encoder identity, feature names, thresholds, metrics, file hashes
-    heads.npz          projection, heads, features-only heads (arrays, never pickles)
+    heads.npz          heads with their prior and projection, features-only heads (arrays, never pickles)
     calibration.npz    predictions and outcomes the thresholds were chosen on, to choose again when prices change
     golden.jsonl       prompts → probabilities, compared at load on the machine that serves
     trained_on.npz     embeddings, features and labels of prompts it was fitted on, if it remembers any; no texts

@@ -106,4 +106,6 @@ class Heads:
         forests = (heads.tokens, *(() if heads.trees is None else (heads.trees,)))
         if not (all(len(f.baseline) == tiers for f in forests) and slope.shape == intercept.shape == (tiers,)):
             raise BundleError(f"heads.npz: {prefix} does not have one head for each of {tiers} tiers")
+        if not np.isfinite([slope, intercept]).all():
+            raise BundleError(f"heads.npz: the calibration of {prefix} is not finite; train the router again")
         return heads

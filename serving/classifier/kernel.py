@@ -6,6 +6,7 @@ the prompts it was fitted on (Nyström: Williams & Seeger 2001). `training.fitti
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from serving.classifier.proba import FloatArray
 from serving.errors import BundleError
 
+_BLOCK: Final = 4096  # rows whose similarities are held at a time: of a large log, all would take gigabytes
 _LARGEST: Final = 3.0  # standard deviations: a feature that is further out is as unusual as it gets
 
 
@@ -48,13 +50,23 @@ class Kernel:
 
     def __call__(self, embeddings: FloatArray | None, features: FloatArray) -> NDArray[np.float64]:
         """The k outputs for n prompts: (n, d) or None, (n, f) → float64 (n, k)."""
-        similar = similarity(self.scale(embeddings, features), self.landmarks, self.gamma)
-        return np.asarray(similar @ self.weights + self.intercept)
+        outputs = np.empty((len(features), len(self.intercept)))
+        for start in range(0, len(features), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            X = self.scale(None if embeddings is None else embeddings[rows], features[rows])
+            similar = similarity(X, self.landmarks, self.gamma, self._squared)
+            outputs[rows] = similar @ self.weights + self.intercept
+        return outputs
+
+    @cached_property
+    def _squared(self) -> FloatArray:
+        """|z|² of the landmarks, (m,): else most of the time that one prompt takes."""
+        return squared_lengths(self.landmarks)
 
     def to_arrays(self, prefix: str) -> dict[str, NDArray[np.generic]]:
         """The arrays by name, for `np.savez`."""
-        arrays = {**vars(self.scale), **{name: value for name, value in vars(self).items() if name != "scale"}}
-        return {f"{prefix}.{name}": np.asarray(value) for name, value in arrays.items()}
+        own = {name: getattr(self, name) for name in ("gamma", "landmarks", "weights", "intercept")}
+        return {f"{prefix}.{name}": np.asarray(value) for name, value in (vars(self.scale) | own).items()}
 
     @classmethod
     def from_arrays(
@@ -84,7 +96,16 @@ class Kernel:
         return cls(scale, float(arrays[f"{prefix}.gamma"]), single["landmarks"], **double)
 
 
-def similarity(X: FloatArray, landmarks: FloatArray, gamma: float) -> NDArray[np.float32]:
-    """k(x, z) of every row with every landmark, 0 to 1: (n, columns), (m, columns) → float32 (n, m)."""
-    squared = (X * X).sum(axis=1)[:, None] + (landmarks * landmarks).sum(axis=1) - 2 * (X @ landmarks.T)
-    return np.asarray(np.exp(-gamma * np.maximum(squared, 0)), np.float32)
+def similarity(X: FloatArray, landmarks: FloatArray, gamma: float, squared: FloatArray | None = None) -> FloatArray:
+    """k(x, z) of every row with every landmark, 0 to 1: (n, columns), (m, columns) → (n, m), as precise as they are.
+
+    squared: |z|² of the landmarks, (m,), where they are known already.
+    """
+    known = squared_lengths(landmarks) if squared is None else squared
+    distance = squared_lengths(X)[:, None] + known - 2 * (X @ landmarks.T)
+    return np.asarray(np.exp(-gamma * np.maximum(distance, 0)))
+
+
+def squared_lengths(X: FloatArray) -> FloatArray:
+    """|x|² of every row: (n, columns) → (n,)."""
+    return np.asarray((X * X).sum(axis=1))

@@ -53,6 +53,8 @@ class Prior:
         slope, intercept = (
             np.asarray(arrays.get(f"{prefix}.{name}", ()), np.float64) for name in ("slope", "intercept")
         )
-        if not slope.shape == intercept.shape == (tiers,):
-            raise BundleError(f"heads.npz: {prefix} is not for {tiers} tiers; train the router again")
+        if not slope.shape == intercept.shape == (tiers,) or not np.isfinite([slope, intercept]).all():
+            raise BundleError(
+                f"heads.npz: {prefix} has no finite calibration for each of {tiers} tiers; train the router again"
+            )
         return cls(kernel, slope, intercept)

@@ -26,7 +26,7 @@ class TrainedOn:
 
     ids: of the requests in the log. codes, scale: embeddings, int8 (n, d) and float32 (n,). features: float32 (n, f).
     acceptable: float32 (n, k), what was judged, NaN where it was not. seen: uint64, sorted; of every prompt that the
-    heads, the calibration or the thresholds come from.
+    heads, their prior, the calibration or the thresholds come from.
     """
 
     ids: tuple[str, ...]

@@ -20,10 +20,16 @@ def fit_projection(embeddings: FloatArray, components: int, seed: int) -> Projec
 
 
 def fit_trees(X: FloatArray, target: FloatArray, weight: FloatArray, settings: HeadSettings, seed: int) -> list[Any]:
-    """A model for each column of `target`; X: (n, columns), target, weight: (n, k), weight 0 where there is nothing."""
-    models = []
+    """A model for each column of `target`; X: (n, columns), target, weight: (n, k), weight 0 where there is nothing.
+
+    Where a column has nothing at all: 0, as a plain number.
+    """
+    models: list[Any] = []
     for y, w in zip(target.T, weight.T, strict=True):
         used = w > 0
+        if not used.any():
+            models.append(0.0)
+            continue
         model = HistGradientBoostingRegressor(max_iter=settings.trees, **_shape(settings, int(used.sum()), seed))
         equal = np.ptp(w[used]) < 1e-9  # said as no weights: with them scikit-learn 1.9 takes 20 times as long to bin
         models.append(model.fit(X[used], y[used], sample_weight=None if equal else w[used]))

@@ -58,7 +58,9 @@ def fit_kernel(
             gram[tier] += weighted.T @ a
             moment[tier] += y @ weighted
             total[tier] += weighted.sum(axis=0)
-    penalty = settings.ridge * similarity(landmarks, landmarks, settings.gamma) + _JITTER * np.eye(m)
+    # In single precision, errors of similarity × ridge outgrow the jitter where a log has few different prompts.
+    exact = landmarks.astype(np.float64)
+    penalty = settings.ridge * similarity(exact, exact, settings.gamma) + _JITTER * np.eye(m)
     weights, intercept = np.zeros((m, k)), np.zeros(k)
     for tier in range(k):
         used = weight[:, tier] > 0

@@ -18,8 +18,9 @@ class Choice:
     """Which members, why, and what they say of prompts that they were not fitted on.
 
     log_odds: (n, k), not calibrated, each by heads that were fitted without the prompt's fold; NaN where there were too
-    few groups to cross-validate. brier: mean squared error of those, by members. difference: how much lower that of the
-    kernel and trees is, and the ends of its 95 % interval; None when a setting chose.
+    few groups to cross-validate, or no label of the tier in the other folds. brier: mean squared error of those, by
+    members. difference: how much lower that of the kernel and trees is, and the ends of its 95 % interval; None when a
+    setting chose, or nothing could be compared.
     """
 
     members: Members
@@ -53,11 +54,13 @@ def choose_members(
     fold = np.random.default_rng(recipe.seed).permutation(len(distinct))[group] % _FOLDS
     untold = replace(examples, output_tokens=np.full_like(examples.output_tokens, np.nan))  # not what is asked here
     for i in range(_FOLDS):
-        judged = untold.take(fold == i)
-        heads = fit_heads(untold.take(fold != i), replace(recipe, members=candidates[-1]))
+        judged, others = untold.take(fold == i), untold.take(fold != i)
+        taught = (others.targets()[1] > 0).any(axis=0)
+        heads = fit_heads(others, replace(recipe, members=candidates[-1]))
         for members in candidates:
             part = replace(heads, trees=None) if members == "kernel" else heads
-            log_odds[members][fold == i] = part.log_odds(judged.embedding, judged.features)
+            z = part.log_odds(judged.embedding, judged.features)
+            log_odds[members][fold == i] = np.where(taught, z, np.nan)
     loss = {members: (sigmoid(z) - examples.judged()) ** 2 for members, z in log_odds.items()}
     brier = {members: float(np.nanmean(values)) for members, values in loss.items()}
     if wanted != "auto":

@@ -47,10 +47,12 @@ def fit_bundle(
     *,
     groups: NDArray[np.intp],
     prior: Kernel | None = None,
+    prior_keys: NDArray[np.bytes_] | None = None,
 ) -> tuple[Bundle, Choice]:
     """Train a bundle into `folder` and give it back as reloaded, with what its heads are made of and why.
 
-    part: index into PARTS for each example. groups: as from `prompt_groups`. prior: what the heads start from.
+    part: index into PARTS for each example. groups: as from `prompt_groups`. prior: what the heads start from,
+    and prior_keys those of the prompts that it was fitted on.
     Raises LabelError when a tier has too few labels to fit.
     """
     fit, calibrate, threshold, _ = (examples.take(part == i) for i in range(len(PARTS)))
@@ -80,7 +82,7 @@ def fit_bundle(
         fallback_heads=fit_heads(fit, replace(recipe, members="kernel"), features_only=True),
         calibration=_calibration_set(None, threshold, config.max_weight),
         golden=(),
-        trained_on=_trained_on(examples, part, config.remembered_prompts),
+        trained_on=_trained_on(examples, part, config.remembered_prompts, prior_keys),
     )
     bundle = write_bundle(folder, draft)
     bundle = write_bundle(folder, _calibrated(bundle, calibrate, (choice.log_odds, fit)))
@@ -95,20 +97,23 @@ def without_encoder(bundle: Bundle) -> Bundle:
     return replace(bundle, manifest=manifest, heads=None, calibration=calibration, golden=(), trained_on=None)
 
 
-def _trained_on(examples: Examples, part: NDArray[np.intp], most: int) -> TrainedOn | None:
+def _trained_on(
+    examples: Examples, part: NDArray[np.intp], most: int, prior_keys: NDArray[np.bytes_] | None
+) -> TrainedOn | None:
     """What the bundle remembers: of more prompts than `most`, those with the smallest keys."""
     if most == 0:
         return None
     rows = np.flatnonzero(part == PARTS.index("fit"))
     rows = np.sort(rows[np.argsort(examples.key[rows], kind="stable")][:most])
     codes, scale = quantised(examples.embedding[rows])
+    used = examples.key[part != PARTS.index("test")]
     return TrainedOn(
         ids=tuple(examples.id[rows]),
         codes=codes,
         scale=scale,
         features=examples.features[rows],
         acceptable=examples.judged()[rows],
-        seen=seen_keys(examples.key[part != PARTS.index("test")]),
+        seen=seen_keys(used if prior_keys is None else np.concatenate([used, prior_keys])),
     )
 
 
