@@ -11,7 +11,7 @@ from tests.factories import CONFIG, made_up_examples
 from training.fitting.examples import Examples
 from training.fitting.heads import Recipe, calibrated, check_labels, fit_heads
 from training.fitting.members import choose_members
-from training.fitting.prior import fit_prior
+from training.fitting.prior import fit_prior, without_copies
 
 RECIPE = Recipe(CONFIG.heads, "kernel", prior=None, seed=0)
 BOTH = replace(RECIPE, members="kernel and trees")
@@ -24,7 +24,7 @@ def proba(heads: Heads, examples: Examples) -> np.ndarray:
 @pytest.mark.parametrize("recipe", [RECIPE, BOTH])
 def test_heads_survive_being_stored(recipe: Recipe) -> None:
     examples = made_up_examples(400)
-    prior = fit_prior(made_up_examples(400, seed=1), examples.key, CONFIG.heads, seed=0)
+    prior = fit_prior(made_up_examples(400, seed=1), CONFIG.heads, seed=0)
     for heads in (fit_heads(examples, replace(recipe, prior=prior)), fit_heads(examples, recipe, features_only=True)):
         dimension = 0 if heads.projection is None else 8
         columns = examples.features.shape[1]
@@ -111,7 +111,7 @@ def test_a_prior_decides_where_there_are_few_labels_and_gives_way_to_many() -> N
     unseen = made_up_examples(800, seed=9)
     contrary = replace(unseen, acceptable=1 - unseen.acceptable)
     few, many = unseen.take(np.arange(30)), contrary.take(np.arange(700))
-    prior = fit_prior(public, unseen.key, CONFIG.heads, seed=0)
+    prior = fit_prior(public, CONFIG.heads, seed=0)
     judged = np.arange(700, 800)
 
     def error(examples: Examples, truth: Examples, prior: object) -> float:
@@ -122,20 +122,18 @@ def test_a_prior_decides_where_there_are_few_labels_and_gives_way_to_many() -> N
     assert error(many, contrary, prior) < error(few, contrary, prior) - 0.1
 
 
-def test_a_prior_never_sees_the_prompts_of_the_log_itself() -> None:
+def test_a_prior_never_sees_the_prompts_of_the_log_itself_or_near_copies() -> None:
     public = made_up_examples(300)
-    poisoned = replace(public, acceptable=public.acceptable.copy())
-    poisoned.acceptable[:100] = 1 - poisoned.acceptable[:100]
-    settings = CONFIG.heads
-    clean, with_them = (fit_prior(e, public.key[:100], settings, seed=0) for e in (public, poisoned))
-    np.testing.assert_array_equal(clean.weights, with_them.weights)
+    own = public.take(np.arange(100))
+    near = replace(own, key=made_up_examples(100, seed=3).key, embedding=own.embedding + np.float32(0.001))
+    for log in (own, near):
+        left = without_copies(public, log, cosine=0.99)
+        assert set(left.key) == set(public.key[100:])
 
 
 def test_tiers_between_the_ends_of_the_ladder_take_what_lies_between_in_the_prior() -> None:
     examples = made_up_examples(400)
-    prior = fit_heads(
-        examples, replace(RECIPE, prior=fit_prior(examples, examples.key[:0], CONFIG.heads, seed=0))
-    ).prior
+    prior = fit_heads(examples, replace(RECIPE, prior=fit_prior(examples, CONFIG.heads, seed=0))).prior
     assert prior is not None
     three = replace(prior, slope=np.ones(3), intercept=np.zeros(3)).log_odds(examples.embedding, examples.features)
     five = replace(prior, slope=np.ones(5), intercept=np.zeros(5)).log_odds(examples.embedding, examples.features)

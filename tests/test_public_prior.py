@@ -25,7 +25,7 @@ class DefaultByName(FakeEncoder):
 
 
 def test_a_prior_names_the_prompts_it_was_fitted_on_without_those_of_the_log() -> None:
-    own = made_up_examples(10)
+    own = replace(made_up_examples(10), embedding=np.zeros((10, DEFAULT_ENCODER.dimension), np.float32))
     said: list[str] = []
     _, keys = public_prior(own, DefaultByName(), CONFIG, said.append)
     assert keys is not None
@@ -55,7 +55,7 @@ def test_what_the_prior_was_fitted_on_counts_as_seen_by_the_bundle(tmp_path: Pat
     own, public = made_up_examples(600), made_up_examples(300, seed=7)
     groups = prompt_groups(own, SMALL.same_prompt_cosine)
     part = split_parts(own, groups, SMALL.split)
-    prior = fit_prior(public, own.key, SMALL.heads, seed=0)
+    prior = fit_prior(public, SMALL.heads, seed=0)
     bundle, _ = fit_bundle(
         tmp_path / "b", own, part, TIERS, SMALL, FakeEncoder(), groups=groups, prior=prior, prior_keys=public.key
     )

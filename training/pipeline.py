@@ -25,7 +25,7 @@ from training.evaluation.naming import flat_metrics
 from training.fitting.embeddings import EmbeddingStore
 from training.fitting.examples import PARTS, Examples, prompt_groups, split_parts
 from training.fitting.from_logs import read_examples
-from training.fitting.prior import fit_prior
+from training.fitting.prior import fit_prior, without_copies
 from training.fitting.router import fit_bundle
 from training.labelling.outcomes import Labeller
 from training.public_outcomes import read_public_outcomes
@@ -142,10 +142,9 @@ def public_prior(
     except (EncoderError, InputError) as error:
         say(f"prior: none, for {error}")
         return None, None
-    prior = fit_prior(outcomes, own.key, config.heads, config.seed)
-    keys = outcomes.key[~np.isin(outcomes.key, own.key)]
-    say(f"prior: {len(keys):,} public prompts; the log's own labels say what is different here")
-    return prior, keys
+    others = without_copies(outcomes, own, config.same_prompt_cosine)
+    say(f"prior: {len(others):,} public prompts; the log's own labels say what is different here")
+    return fit_prior(others, config.heads, config.seed), others.key
 
 
 def _counted(part: NDArray[np.intp]) -> str:

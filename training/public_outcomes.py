@@ -113,8 +113,10 @@ def read_public_outcomes(
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"no public outcomes in {path}: {error}") from None
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    bound = EncoderIdentity.model_validate_json(metadata["encoder"])
     rebuild = "build it again from the public tables: tierwise dataset build TABLES"
+    if "encoder" not in metadata:
+        raise InputError(f"{path} does not say which encoder its embeddings are by: it is no file of ours; {rebuild}")
+    bound = EncoderIdentity.model_validate_json(metadata["encoder"])
     if bound != encoder:
         raise EncoderError(
             f"{path} holds embeddings by {bound.name} {bound.digest[:12]}, not {encoder.name} "
@@ -152,8 +154,8 @@ def read_public_outcomes(
 def _expected(
     models: Sequence[Sequence[str]], scores: Sequence[Sequence[float]], tiers: Sequence[str], tier_of: Mapping[str, str]
 ) -> NDArray[np.float32]:
-    """What each tier would make of each prompt, float32 (n, k): by the prompt's difficulty and the mean ability of the
-    tier's models, both from all models' answers."""
+    """The score to expect of each tier on each prompt, float32 (n, k): by the prompt's difficulty and the mean ability
+    of the tier's models, both from all models' answers."""
     answers = [
         (prompt, _SAME_MODEL.get(model, model), min(max(score, 0.0), 1.0))
         for prompt, row in enumerate(zip(models, scores, strict=True))

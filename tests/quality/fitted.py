@@ -16,7 +16,7 @@ from training.encoders import DEFAULT_ENCODER
 from training.fitting.examples import Examples
 from training.fitting.heads import Members, Recipe, calibrated, fit_heads
 from training.fitting.members import choose_members
-from training.fitting.prior import fit_prior
+from training.fitting.prior import fit_prior, without_copies
 from training.labelling.outcomes import Labeller
 from training.public_outcomes import read_public_outcomes
 
@@ -36,7 +36,7 @@ def public_examples() -> Examples:
 
 def prior_for(examples: Examples) -> Kernel:
     """The public prior of a log with these prompts, none of which it has seen."""
-    return fit_prior(public_examples(), examples.key, CONFIG.heads, CONFIG.seed)
+    return fit_prior(without_copies(public_examples(), examples, CONFIG.same_prompt_cosine), CONFIG.heads, CONFIG.seed)
 
 
 def fitted(

@@ -36,8 +36,12 @@ def compare(new: Bundle, champion: Bundle, held_out: Examples, groups: NDArray[n
         return f"the champion's tiers are {', '.join(others)}, not {', '.join(names)}"
     if new.manifest.encoder != champion.manifest.encoder:
         return "the champion was trained with another encoder"
+    for bundle in (new, champion):  # on prompts that one was made from, or its prior, it would know the answers
+        if bundle.trained_on is not None:
+            unseen = ~bundle.trained_on.has_seen(held_out.key)
+            held_out, groups = held_out.take(unseen), groups[unseen]
     if np.isnan(held_out.judged()).all():
-        return "no held-out prompt is labelled"
+        return "no held-out prompt that both have not seen is labelled"
     errors = [
         (bundle.predict(held_out.embedding, held_out.features).proba - held_out.judged()) ** 2
         for bundle in (new, champion)

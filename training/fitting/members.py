@@ -61,6 +61,8 @@ def choose_members(
             part = replace(heads, trees=None) if members == "kernel" else heads
             z = part.log_odds(judged.embedding, judged.features)
             log_odds[members][fold == i] = np.where(taught, z, np.nan)
+    if np.isnan(examples.judged()).all():  # complaints teach, and judge nothing
+        return Choice(candidates[0], log_odds[candidates[0]], {})
     loss = {members: (sigmoid(z) - examples.judged()) ** 2 for members, z in log_odds.items()}
     brier = {members: float(np.nanmean(values)) for members, values in loss.items()}
     if wanted != "auto":
