@@ -120,6 +120,11 @@ def test_a_kernel_survives_being_stored_and_a_wrong_one_is_refused() -> None:
     for change in ({"dimension": 5}, {"columns": 4}, {"outputs": 3}):
         with pytest.raises(BundleError, match=r"heads\.npz: x\.\w+ is not an array of shape"):
             Kernel.from_arrays(arrays, "x", **({"dimension": 4, "columns": 3, "outputs": 2} | change))
+    for change in ({"x.gamma": np.float64(0)}, {"x.landmarks": np.empty((0, 7)), "x.weights": np.empty((0, 2))}):
+        with pytest.raises(BundleError, match="compares with nothing"):
+            Kernel.from_arrays({**arrays, **change}, "x", dimension=4, columns=3, outputs=2)
+    with pytest.raises(BundleError, match=r"x\.gamma is not"):
+        Kernel.from_arrays({**arrays, "x.gamma": np.array("much")}, "x", dimension=4, columns=3, outputs=2)
     broken = np.asarray(arrays["x.weights"]).copy()
     broken[0, 0] = np.nan
     with pytest.raises(BundleError, match=r"x\.weights .* finite"):

@@ -82,18 +82,25 @@ class Kernel:
             "landmarks": (m, dimension + columns), "weights": (m, outputs), "intercept": (outputs,),
         }  # fmt: skip
         for name, shape in shapes.items():
-            stored = arrays.get(f"{prefix}.{name}")
-            if stored is None or stored.shape != shape or not np.isfinite(np.asarray(stored, np.float64)).all():
+            if not _finite(arrays.get(f"{prefix}.{name}"), shape):
                 raise BundleError(
                     f"heads.npz: {prefix}.{name} is not an array of shape {shape} with finite values; "
                     "train the router again"
                 )
+        if not (m and float(arrays[f"{prefix}.gamma"]) > 0):
+            raise BundleError(f"heads.npz: {prefix} compares with nothing; train the router again")
         single = {
             name: np.asarray(arrays[f"{prefix}.{name}"], np.float32) for name in ("mean", "per_unit", "landmarks")
         }
         double = {name: np.asarray(arrays[f"{prefix}.{name}"], np.float64) for name in ("weights", "intercept")}
         scale = Scale(float(arrays[f"{prefix}.embedding"]), single["mean"], single["per_unit"])
         return cls(scale, float(arrays[f"{prefix}.gamma"]), single["landmarks"], **double)
+
+
+def _finite(stored: NDArray[np.generic] | None, shape: tuple[int, ...]) -> bool:
+    return (
+        stored is not None and stored.dtype.kind in "fiu" and stored.shape == shape and bool(np.isfinite(stored).all())
+    )
 
 
 def similarity(X: FloatArray, landmarks: FloatArray, gamma: float, squared: FloatArray | None = None) -> FloatArray:

@@ -50,7 +50,7 @@ def nearest(train: View, gain: NDArray[np.floating], new: View) -> NDArray[np.fl
 
 def boosting(train: View, gain: NDArray[np.floating], new: View) -> NDArray[np.floating]:
     """Gradient boosting on 64 principal components and surface features."""
-    components = PCA(min(64, len(gain)), random_state=0).fit(train.embedding)
+    components = PCA(min(64, *train.embedding.shape), random_state=0).fit(train.embedding)
     model = HistGradientBoostingRegressor(
         max_iter=120, learning_rate=0.05, max_leaf_nodes=12, max_depth=5, min_samples_leaf=25, l2_regularization=5,
         early_stopping=False, random_state=0,
