@@ -84,6 +84,9 @@ def test_a_config_file_is_read_and_its_mistakes_are_named(tmp_path) -> None:  # 
     path.write_text("[training]\ntargets = [0.9]\n[training.heads]\ntrees = 7\n")
     config = read_config(path)
     assert (config.targets, config.heads.trees) == ((0.9,), 7)
+    path.write_text("[heads]\nprior = false\n")
+    with pytest.raises(ConfigurationError, match=r"heads: there is only one section, \[training\]"):
+        read_config(path)
     path.write_text("[training.heads]\ntreees = 7\n")
     with pytest.raises(ConfigurationError, match=r"training\.heads\.treees"):
         read_config(path)

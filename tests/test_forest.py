@@ -61,6 +61,12 @@ def test_stored_trees_that_do_not_fit_are_refused(data: tuple[np.ndarray, np.nda
         Forest.from_arrays(arrays, "x", columns=6)
 
 
+def test_a_forest_of_leaves_alone_survives_being_stored() -> None:
+    constant = as_forest([1.5, 2.5])
+    again = Forest.from_arrays(constant.to_arrays("x"), "x", columns=3)
+    assert again(np.zeros((2, 3))).tolist() == [[1.5, 2.5], [1.5, 2.5]]
+
+
 def test_a_projection_is_what_principal_components_are() -> None:
     rng = np.random.default_rng(0)
     E = rng.normal(size=(200, 5)).astype(np.float32) @ np.diag([9, 5, 1, 0.1, 0.01]).astype(np.float32)

@@ -90,7 +90,7 @@ def test_trees_are_added_where_they_help_and_left_out_where_the_difference_is_no
     assert chosen.members == "kernel and trees"
     assert chosen.difference is not None
     assert chosen.difference[1] > 0
-    assert "the trees help" in str(chosen)
+    assert "trees help: they take +" in str(chosen)
     noise = replace(examples, features=features, acceptable=rng.integers(0, 2, (1500, 3)).astype(np.float32))
     assert choose_members(noise, RECIPE, np.arange(1500)).members == "kernel"
 

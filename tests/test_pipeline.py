@@ -410,3 +410,13 @@ def test_a_version_without_held_out_prompts_is_trained_and_says_so(never: Traine
     assert metrics["support/judged_prompts"] == 0
     assert metrics["tier/labels.economy"] == 0
     assert "ranking/apgr" not in metrics
+
+
+def test_a_log_without_token_counts_or_prices_is_trained_on(never: Trainer) -> None:
+    def bare(_: int, row: dict[str, Any]) -> dict[str, Any]:
+        row["outcomes"] = [
+            {key: outcome[key] for key in ("tier", "model", "acceptable")} for outcome in row["outcomes"]
+        ]
+        return row
+
+    assert never.trained(log=changed(never.log, bare))["version"] == 1

@@ -19,10 +19,10 @@ from serving.chat import Conversation, read_conversation
 from serving.classifier.bundle import Bundle, Predictions, Threshold, read_bundle, write_bundle
 from serving.classifier.classifier import Classifier
 from serving.classifier.encoder import EmbeddingMemo
-from serving.errors import BundleError, InputError
+from serving.errors import BundleError, ConfigurationError, InputError
 from serving.routing.costs import expected_costs
 from serving.routing.policy import DEFAULT_POLICY, Policy
-from serving.routing.promoted import Pointer, PromotedRouter
+from serving.routing.promoted import Pointer, PromotedRouter, check_settings
 from serving.routing.router import Router
 from serving.routing.rules import Rules
 from tests.factories import TIERS, FakeEncoder, fake_home, point, put_in_service
@@ -335,3 +335,13 @@ def test_a_router_without_a_pinned_tier_is_refused(home: Path, bundle: Bundle) -
 def test_the_pointer_is_plain_json(home: Path, bundle: Bundle) -> None:
     put_in_service(home, bundle, "1")
     assert set(json.loads((home / "served" / "current.json").read_text())) == {"version", "folder", "digest"}
+
+
+def test_settings_that_value_answers_are_refused_for_a_router_without_prices(bundle: Bundle) -> None:
+    unpriced = tuple(tier.model_copy(update={"input_pico_usd": None, "output_pico_usd": None}) for tier in bundle.tiers)
+    without = bundle.manifest.model_copy(update={"tiers": unpriced})
+    value = Policy(name="value", parameter=0.01)
+    with pytest.raises(ConfigurationError, match="value needs a price for every tier"):
+        check_settings(without, None, value)
+    check_settings(without, bundle.tiers, value)  # the settings price them
+    check_settings(bundle.manifest, None, value)

@@ -107,8 +107,13 @@ def read_config(path: Path | None) -> TrainingConfig:
     if path is None:
         return TrainingConfig()
     try:
-        section = tomllib.loads(path.read_text("utf-8")).get("training", {})
-        return TrainingConfig.model_validate(section)
+        sections = tomllib.loads(path.read_text("utf-8"))
+        if unknown := sorted(sections.keys() - {"training"}):
+            raise ConfigurationError(
+                f"{path}: {unknown[0]}: there is only one section, [training], with [training.heads], [training.split] "
+                "and [training.feedback_weight] in it"
+            )
+        return TrainingConfig.model_validate(sections.get("training", {}))
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -18,6 +18,8 @@ WITHOUT_TARGET: Final = (
     "value:USD (what an acceptable answer is worth) and share:MAX_SHARE (of calls to the top tier)."
 )
 
+WITHOUT_PRICES: Final = " value needs prices: train with --prices."
+
 
 def trained_json(trained: Trained) -> dict[str, object]:
     """What `tierwise train --json` prints."""
@@ -55,7 +57,7 @@ def trained_text(trained: Trained) -> str:
     if shown is not None:
         lines += broken_text(trained.broken, shown.target, trained.bundle.tiers[-1].name)
     if any(threshold.mu is None for threshold in trained.bundle.manifest.thresholds):
-        lines.append(f"  {WITHOUT_TARGET}")
+        lines.append(f"  {WITHOUT_TARGET}{'' if priced else WITHOUT_PRICES}")
     return "\n".join(lines)
 
 

@@ -66,7 +66,7 @@ class Forest:
             len(forest.feature) == len(forest.threshold) == len(forest.value) == nodes > 0
             and _within(forest.feature, columns)
             and _within(forest.left, nodes)
-            and _within(forest.left[np.isfinite(forest.threshold)] + 1, nodes)
+            and _within(forest.left + np.isfinite(forest.threshold), nodes)  # a leaf has no right child
             and _within(forest.roots, nodes)
             and _within(forest.first_tree, trees)
             and len(forest.first_tree) == len(forest.baseline)

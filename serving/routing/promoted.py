@@ -20,6 +20,7 @@ from serving.classifier.bundle import Manifest, read_bundle
 from serving.classifier.classifier import Classifier
 from serving.classifier.encoder import EmbeddingMemo, Encoder, EncoderIdentity
 from serving.errors import BundleError, ConfigurationError, EncoderError, TierwiseError
+from serving.routing.costs import priced
 from serving.routing.policy import DEFAULT_POLICY, Policy
 from serving.routing.router import Router
 from serving.tiers import Tier
@@ -65,6 +66,11 @@ def check_settings(
         raise ConfigurationError(f"tiers: the router was trained for {', '.join(trained)}, not for {given}")
     if wrong := pinned_elsewhere(pins, trained):
         raise ConfigurationError(f"pins: {wrong}")
+    if policy.name == "value" and not priced(tiers or manifest.tiers):
+        raise ConfigurationError(
+            "policy: value needs a price for every tier, which this router lacks; train with --prices, or give "
+            "usd_per_mtok_in and usd_per_mtok_out with the tiers in the settings"
+        )
     targets = [threshold.target for threshold in manifest.thresholds]
     if policy.name == "quality" and not any(math.isclose(policy.parameter, target) for target in targets):
         offered = ", ".join(f"{target:g}" for target in targets)

@@ -32,7 +32,8 @@ def broken_text(broken: Sequence[Slice], target: float, top: str) -> Iterator[st
         yield f"  {part.kind} {part.name}: retains {retained.value:.3f} ({low:.3f} to {high:.3f}) of {part.n:,}{ranked}"
     pinned = [part for part in broken if part.kind in _PINNED_BY]
     if pinned:
-        yield f"  to keep them on {top} whatever it costs, in tierwise.toml:"
+        kinds = " and ".join(dict.fromkeys(part.kind for part in pinned))
+        yield f"  to keep requests whose metadata names that {kinds} on {top} whatever it costs, in tierwise.toml:"
     for part in pinned:
         name = json.dumps(part.name, ensure_ascii=False)  # a JSON string is a TOML string
         yield f"    [[pins]]\n    {part.kind} = {name}\n    tier = {json.dumps(top)}"

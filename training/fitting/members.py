@@ -32,10 +32,10 @@ class Choice:
         if self.difference is None:
             return f"heads: {self.members}"
         value, low, high = self.difference
-        why = "the trees help" if self.members == "kernel and trees" else "trees would add noise"
+        why = "trees help" if self.members == "kernel and trees" else "trees are not shown to help"
         return (
-            f"heads: {self.members}; {why}: Brier score {self.brier['kernel']:.4f} without them and "
-            f"{self.brier['kernel and trees']:.4f} with, lower by {value:.4f} (95 % interval {low:+.4f} to {high:+.4f})"
+            f"heads: {self.members}; {why}: they take {value:+.4f} (95 % interval {low:+.4f} to {high:+.4f}) "
+            f"off a Brier score of {self.brier['kernel']:.4f}"
         )
 
 
