@@ -42,9 +42,10 @@ def measure(sources: Sources) -> Section:
         title="Money",
         text="""
             Cost at 95, 98 and 99 % of the strongest tier's quality, as a share of always using it, at the
-            prices that were paid for each call. Scores are cross-fitted, five parts; the threshold is chosen
-            in hindsight, for all alike, so this is what a ranking allows; what a promise costs beyond it is above. `mixtures` is the convex hull of single models: lots drawn between two. In RouterArena the
-            better model is also the cheaper one.
+            prices that were paid for each call. Scores are cross-fitted, five parts; the threshold is chosen in
+            hindsight, for all alike, so this is what a ranking allows; what a promise costs beyond it is above.
+            `mixtures` is the convex hull of single models: lots drawn between two. In RouterArena the better
+            model is also the cheaper one.
         """,
         header=["", "", *(f"{quality:.0%}" for quality in QUALITIES)],
         rows=rows,
