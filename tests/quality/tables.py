@@ -3,7 +3,6 @@
 The texts of the tables are read where they are and kept nowhere.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -126,8 +125,3 @@ def held_out(table: Table, examples: Examples, groups: NDArray[np.intp], seed: i
         return examples.held_out
     distinct, group = np.unique(groups, return_inverse=True)
     return np.asarray((np.random.default_rng(seed).random(len(distinct)) < 0.3)[group], np.bool_)
-
-
-def models_of(table: Table) -> Sequence[str]:
-    """All models on the table's tiers."""
-    return [model for tier in table.tiers for model in tier]
