@@ -56,6 +56,8 @@ def test_stored_trees_that_do_not_fit_are_refused(data: tuple[np.ndarray, np.nda
         Forest.from_arrays(arrays, "x", columns=1)
     with pytest.raises(BundleError, match="inconsistent"):
         Forest.from_arrays({**arrays, "x.left": np.asarray(arrays["x.left"]) + 10**6}, "x", columns=6)
+    with pytest.raises(BundleError, match="inconsistent"):
+        Forest.from_arrays({**arrays, "x.value": np.full(len(arrays["x.value"]), np.nan)}, "x", columns=6)
     del arrays["x.value"]
     with pytest.raises(BundleError, match=r"lacks x\.value"):
         Forest.from_arrays(arrays, "x", columns=6)

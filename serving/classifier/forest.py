@@ -71,6 +71,7 @@ class Forest:
             and _within(forest.first_tree, trees)
             and len(forest.first_tree) == len(forest.baseline)
             and 0 <= forest.depth <= 64
+            and bool(np.isfinite(forest.value).all() and np.isfinite(forest.baseline).all())
         )
         if not sound:
             raise BundleError(f"heads.npz: the trees of {prefix} are inconsistent; train the router again")
