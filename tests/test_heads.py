@@ -24,7 +24,7 @@ def proba(heads: Heads, examples: Examples) -> np.ndarray:
 @pytest.mark.parametrize("recipe", [RECIPE, BOTH])
 def test_heads_survive_being_stored(recipe: Recipe) -> None:
     examples = made_up_examples(400)
-    prior = fit_prior(made_up_examples(400, seed=1), CONFIG.heads, seed=0)
+    prior = fit_prior(made_up_examples(400, seed=1), CONFIG.heads, seed=0).kernel
     for heads in (fit_heads(examples, replace(recipe, prior=prior)), fit_heads(examples, recipe, features_only=True)):
         dimension = 0 if heads.projection is None else 8
         columns = examples.features.shape[1]
@@ -111,7 +111,7 @@ def test_a_prior_decides_where_there_are_few_labels_and_gives_way_to_many() -> N
     unseen = made_up_examples(800, seed=9)
     contrary = replace(unseen, acceptable=1 - unseen.acceptable)
     few, many = unseen.take(np.arange(30)), contrary.take(np.arange(700))
-    prior = fit_prior(public, CONFIG.heads, seed=0)
+    prior = fit_prior(public, CONFIG.heads, seed=0).kernel
     judged = np.arange(700, 800)
 
     def error(examples: Examples, truth: Examples, prior: object) -> float:
@@ -133,7 +133,7 @@ def test_a_prior_never_sees_the_prompts_of_the_log_itself_or_near_copies() -> No
 
 def test_tiers_between_the_ends_of_the_ladder_take_what_lies_between_in_the_prior() -> None:
     examples = made_up_examples(400)
-    prior = fit_heads(examples, replace(RECIPE, prior=fit_prior(examples, CONFIG.heads, seed=0))).prior
+    prior = fit_heads(examples, replace(RECIPE, prior=fit_prior(examples, CONFIG.heads, seed=0).kernel)).prior
     assert prior is not None
     three = replace(prior, slope=np.ones(3), intercept=np.zeros(3)).log_odds(examples.embedding, examples.features)
     five = replace(prior, slope=np.ones(5), intercept=np.zeros(5)).log_odds(examples.embedding, examples.features)

@@ -27,13 +27,13 @@ class DefaultByName(FakeEncoder):
 def test_a_prior_names_the_prompts_it_was_fitted_on_without_those_of_the_log() -> None:
     own = replace(made_up_examples(10), embedding=np.zeros((10, DEFAULT_ENCODER.dimension), np.float32))
     said: list[str] = []
-    _, keys = public_prior(own, DefaultByName(), CONFIG, said.append)
-    assert keys is not None
-    copied = replace(own, key=keys[:10].copy())
-    _, others = public_prior(copied, DefaultByName(), CONFIG, said.append)
-    assert others is not None
-    assert set(keys) - set(others) == set(keys[:10])
-    assert said[0].startswith(f"prior: {len(keys):,} public prompts")
+    whole = public_prior(own, DefaultByName(), CONFIG, said.append)
+    assert whole is not None
+    copied = replace(own, key=whole.keys[:10].copy())
+    rest = public_prior(copied, DefaultByName(), CONFIG, said.append)
+    assert rest is not None
+    assert set(whole.keys) - set(rest.keys) == set(whole.keys[:10])
+    assert said[0].startswith(f"prior: {len(whole.keys):,} public prompts")
 
 
 def test_without_the_public_outcomes_a_log_is_fitted_from_nothing_and_it_is_said(
@@ -41,13 +41,13 @@ def test_without_the_public_outcomes_a_log_is_fitted_from_nothing_and_it_is_said
 ) -> None:
     monkeypatch.setattr("training.data.DATASETS", tmp_path)  # an installation without the data in the box
     said: list[str] = []
-    assert public_prior(made_up_examples(10), DefaultByName(), CONFIG, said.append) == (None, None)
+    assert public_prior(made_up_examples(10), DefaultByName(), CONFIG, said.append) is None
     assert said[0].startswith("prior: none, for ")
 
 
 def test_with_another_encoder_a_log_is_fitted_from_nothing() -> None:
     said: list[str] = []
-    assert public_prior(made_up_examples(10), FakeEncoder(), CONFIG, said.append) == (None, None)
+    assert public_prior(made_up_examples(10), FakeEncoder(), CONFIG, said.append) is None
     assert "holds embeddings by" in said[0]
 
 
@@ -56,9 +56,7 @@ def test_what_the_prior_was_fitted_on_counts_as_seen_by_the_bundle(tmp_path: Pat
     groups = prompt_groups(own, SMALL.same_prompt_cosine)
     part = split_parts(own, groups, SMALL.split)
     prior = fit_prior(public, SMALL.heads, seed=0)
-    bundle, _ = fit_bundle(
-        tmp_path / "b", own, part, TIERS, SMALL, FakeEncoder(), groups=groups, prior=prior, prior_keys=public.key
-    )
+    bundle, _ = fit_bundle(tmp_path / "b", own, part, TIERS, SMALL, FakeEncoder(), groups=groups, prior=prior)
     assert bundle.trained_on is not None
     np.testing.assert_array_equal(bundle.trained_on.has_seen(public.key), True)
     np.testing.assert_array_equal(bundle.trained_on.has_seen(own.key), part != 3)

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.classifier.bundle import Bundle, write_bundle
-from serving.classifier.encoder import Encoder
-from serving.classifier.kernel import Kernel
+from serving.classifier.encoder import Encoder, EncoderIdentity
 from serving.errors import BundleError, EncoderError, InputError, RegistryError
 from training.config import TrainingConfig
 from training.data import Data, Say, public_data
@@ -25,9 +24,11 @@ from training.evaluation.naming import flat_metrics
 from training.fitting.embeddings import EmbeddingStore
 from training.fitting.examples import PARTS, Examples, prompt_groups, split_parts
 from training.fitting.from_logs import read_examples
-from training.fitting.prior import fit_prior, without_copies
+from training.fitting.prior import PublicPrior, fit_prior, without_copies
 from training.fitting.router import fit_bundle
 from training.labelling.outcomes import Labeller
+from training.labelling.summary import LabelSummary
+from training.logs.ladder import Ladder
 from training.public_outcomes import read_public_outcomes
 from training.registry import BUNDLE_ARTIFACT, Registry
 from training.tracking import TrainingRun, log_training
@@ -68,7 +69,7 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
     part = split_parts(examples, groups, config.split)
     say(f"{len(examples):,} prompts in {groups.max() + 1:,} groups: " + _counted(part))
     test = part == PARTS.index("test")
-    prior, prior_keys = (None, None) if data.logs is None else public_prior(examples, encoder, config, say)
+    prior = None if data.logs is None else public_prior(examples, encoder, config, say)
 
     with tempfile.TemporaryDirectory(prefix="tierwise-") as folder:
         bundle, choice = fit_bundle(
@@ -80,7 +81,6 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
             encoder,
             groups=groups,
             prior=prior,
-            prior_keys=prior_keys,
         )
         say(str(choice))
         held_out = examples.take(test)
@@ -111,40 +111,37 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
 
 def labelled_examples(data: Data, home: Path, config: TrainingConfig, encoder: Encoder, say: Say) -> Examples:
     """The prompts of the data with a label for at least one tier, embedded. Raises LabelError if there are none."""
-    labeller = Labeller(
-        tiers=data.ladder.names,
-        acceptable_from=config.acceptable_from,
-        feedback_weight=config.feedback_weight,
-        max_weight=config.max_weight,
-    )
     if data.logs is None:
-        tier_of = {model: tier.name for tier in data.ladder.tiers for model in tier.models}
-        examples, summary = read_public_outcomes(data.path, encoder.identity, labeller, tier_of)
+        examples, summary = public_examples(data, encoder.identity, config)
     else:
         store = EmbeddingStore(home / "embeddings", encoder)
-        examples, summary = read_examples(data.logs, data.ladder, labeller, store)
+        examples, summary = read_examples(data.logs, data.ladder, _labeller(data.ladder, config), store)
     say(f"labels:\n{summary}")
     return examples
 
 
-def public_prior(
-    own: Examples, encoder: Encoder, config: TrainingConfig, say: Say
-) -> tuple[Kernel, NDArray[np.bytes_]] | tuple[None, None]:
-    """What a log's heads start from, and the keys of the prompts it has seen; None where the settings say so, or the
-    public outcomes cannot be read, or are by another encoder."""
+def public_examples(data: Data, encoder: EncoderIdentity, config: TrainingConfig) -> tuple[Examples, LabelSummary]:
+    """The outcomes in the box, and what their labels amount to. Raises as `read_public_outcomes` does."""
+    return read_public_outcomes(data.path, encoder, _labeller(data.ladder, config), data.ladder)
+
+
+def public_prior(own: Examples, encoder: Encoder, config: TrainingConfig, say: Say) -> PublicPrior | None:
+    """What a log's heads start from; None where the settings say so, or the public outcomes cannot be read, or are by
+    another encoder."""
     if not config.heads.prior:
-        return None, None
+        return None
     try:
-        public = public_data()
-        labeller = Labeller(public.ladder.names, config.acceptable_from, config.feedback_weight, config.max_weight)
-        tier_of = {model: tier.name for tier in public.ladder.tiers for model in tier.models}
-        outcomes, _ = read_public_outcomes(public.path, encoder.identity, labeller, tier_of)
+        outcomes, _ = public_examples(public_data(), encoder.identity, config)
     except (EncoderError, InputError) as error:
         say(f"prior: none, for {error}")
-        return None, None
+        return None
     others = without_copies(outcomes, own, config.same_prompt_cosine)
     say(f"prior: {len(others):,} public prompts; the log's own labels say what is different here")
-    return fit_prior(others, config.heads, config.seed), others.key
+    return fit_prior(others, config.heads, config.seed)
+
+
+def _labeller(ladder: Ladder, config: TrainingConfig) -> Labeller:
+    return Labeller(ladder.names, config.acceptable_from, config.feedback_weight, config.max_weight)
 
 
 def _counted(part: NDArray[np.intp]) -> str:

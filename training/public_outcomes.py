@@ -5,7 +5,7 @@ a list each of models, scores, costs and output tokens. Bound to one encoder, wh
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,7 @@ from training.fitting.embeddings import EmbeddingStore, text_key
 from training.fitting.examples import Examples, label_arrays
 from training.labelling.outcomes import Labeller
 from training.labelling.summary import LabelSummary
+from training.logs.ladder import Ladder
 from training.logs.record import Outcome, Usage
 from training.progress import progress
 from training.shared_words import sharing
@@ -102,9 +103,9 @@ def training_texts(tables: Path) -> list[str]:
 
 
 def read_public_outcomes(
-    path: Path, encoder: EncoderIdentity, labeller: Labeller, tier_of: Mapping[str, str]
+    path: Path, encoder: EncoderIdentity, labeller: Labeller, ladder: Ladder
 ) -> tuple[Examples, LabelSummary]:
-    """The outcomes as examples, and what their labels amount to; `tier_of` says which model belongs to which tier.
+    """The outcomes as examples, and what their labels amount to; the labeller is for the tiers of the ladder.
 
     Raises InputError without the file, EncoderError when it is bound to another encoder.
     """
@@ -130,8 +131,8 @@ def read_public_outcomes(
     n = len(table)
     codes = np.frombuffer(columns["embedding"].buffers()[1], np.int8).reshape(n, -1)
     lists = (columns[name].to_pylist() for name in ("model", "score", "cost_pico_usd", "output_tokens"))
-    labels = [labeller(_outcomes(tier_of, *row)) for row in zip(*lists, strict=True)]
-    expected = _expected(columns["model"].to_pylist(), columns["score"].to_pylist(), labeller.tiers, tier_of)
+    labels = [labeller(_outcomes(ladder, *row)) for row in zip(*lists, strict=True)]
+    expected = _expected(columns["model"].to_pylist(), columns["score"].to_pylist(), ladder)
     summary = LabelSummary(labeller.tiers)
     for row in labels:
         summary.add(row)
@@ -152,7 +153,7 @@ def read_public_outcomes(
 
 
 def _expected(
-    models: Sequence[Sequence[str]], scores: Sequence[Sequence[float]], tiers: Sequence[str], tier_of: Mapping[str, str]
+    models: Sequence[Sequence[str]], scores: Sequence[Sequence[float]], ladder: Ladder
 ) -> NDArray[np.float32]:
     """The score to expect of each tier on each prompt, float32 (n, k): by the prompt's difficulty and the mean ability
     of the tier's models, both from all models' answers."""
@@ -166,13 +167,13 @@ def _expected(
     names, number = np.unique(model, return_inverse=True)
     difficulty, ability = rasch(prompt, number, score, len(models), len(names))
     known = dict(zip(names.tolist(), ability.tolist(), strict=True))
-    members = [{_SAME_MODEL.get(m, m) for m, of in tier_of.items() if of == tier} & known.keys() for tier in tiers]
+    members = [{_SAME_MODEL.get(model, model) for model in tier.models} & known.keys() for tier in ladder.tiers]
     of_tier = [np.mean([known[name] for name in sorted(of)]) if of else np.nan for of in members]
     return sigmoid(np.array(of_tier) - difficulty[:, None]).astype(np.float32)
 
 
 def _outcomes(
-    tier_of: Mapping[str, str],
+    ladder: Ladder,
     models: Sequence[str],
     scores: Sequence[float],
     costs: Sequence[int | None],
@@ -181,13 +182,13 @@ def _outcomes(
     return [
         Outcome(
             model=model,
-            tier=tier_of[model],
+            tier=tier,
             score=score,
             cost_pico_usd=cost,
             usage=Usage(output_tokens=length),
         )
         for model, score, cost, length in zip(models, scores, costs, tokens, strict=True)
-        if model in tier_of
+        if (tier := ladder.tier_of(model)) is not None
     ]
 
 

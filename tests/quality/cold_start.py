@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from serving.classifier.heads import Heads
-from tests.quality.fitted import CONFIG, fitted, predicted, prior_for, public_examples
+from tests.quality.fitted import CONFIG, fitted, predicted, prior_for, public_outcomes
 from tests.quality.section import Bar, Section, number
 from tests.quality.tables import Sources, Table, held_out, named
 from training.evaluation.ranking import apgr
@@ -21,7 +21,7 @@ KINDS = ("the box alone", "own labels alone", "both")
 
 def measure(sources: Sources) -> Section:
     """APGR by number of own labels; each the mean of `DRAWS` splits, the labels drawn from the part not judged on."""
-    default = fit_heads(public_examples(), Recipe(CONFIG.heads, "kernel", None, CONFIG.seed))
+    default = fit_heads(public_outcomes(), Recipe(CONFIG.heads, "kernel", None, CONFIG.seed))
     curves = {name: _curves(named(name), sources, default) for name in TABLES}
     rows, behind = [], []
     for name, curve in curves.items():

@@ -17,8 +17,7 @@ from training.fitting.examples import Examples
 from training.fitting.heads import Members, Recipe, calibrated, fit_heads
 from training.fitting.members import choose_members
 from training.fitting.prior import fit_prior, without_copies
-from training.labelling.outcomes import Labeller
-from training.public_outcomes import read_public_outcomes
+from training.pipeline import public_examples
 
 CONFIG = TrainingConfig()
 _CALIBRATE = CONFIG.split.calibrate / (CONFIG.split.fit + CONFIG.split.calibrate)
@@ -26,17 +25,15 @@ _FOLDS = 5
 
 
 @cache
-def public_examples() -> Examples:
+def public_outcomes() -> Examples:
     """The outcomes in the box, on their own ladder."""
-    public = public_data()
-    tier_of = {model: tier.name for tier in public.ladder.tiers for model in tier.models}
-    labeller = Labeller(public.ladder.names, CONFIG.acceptable_from, CONFIG.feedback_weight, CONFIG.max_weight)
-    return read_public_outcomes(public.path, DEFAULT_ENCODER, labeller, tier_of)[0]
+    return public_examples(public_data(), DEFAULT_ENCODER, CONFIG)[0]
 
 
 def prior_for(examples: Examples) -> Kernel:
     """The public prior of a log with these prompts, none of which it has seen."""
-    return fit_prior(without_copies(public_examples(), examples, CONFIG.same_prompt_cosine), CONFIG.heads, CONFIG.seed)
+    others = without_copies(public_outcomes(), examples, CONFIG.same_prompt_cosine)
+    return fit_prior(others, CONFIG.heads, CONFIG.seed).kernel
 
 
 def fitted(

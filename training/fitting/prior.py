@@ -1,8 +1,10 @@
 """The public outcomes as a prior: a kernel that says what tiers like these could do with a prompt."""
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serving.classifier.kernel import Kernel
 from training.config import HeadSettings
@@ -12,10 +14,19 @@ from training.fitting.kernel import fit_kernel
 _BLOCK: Final = 1024  # public prompts compared at a time
 
 
-def fit_prior(public: Examples, settings: HeadSettings, seed: int) -> Kernel:
-    """A kernel on the public outcomes, with an output for each tier of their ladder."""
+@dataclass(frozen=True)
+class PublicPrior:
+    """kernel: with an output for each tier of the public ladder. keys: of the prompts it was fitted on."""
+
+    kernel: Kernel
+    keys: NDArray[np.bytes_]
+
+
+def fit_prior(public: Examples, settings: HeadSettings, seed: int) -> PublicPrior:
+    """What a log's heads start from, fitted on the public outcomes."""
     target, weight = public.targets()
-    return fit_kernel(public.embedding, public.features, target, weight, settings, seed)
+    kernel = fit_kernel(public.embedding, public.features, target, weight, settings, seed)
+    return PublicPrior(kernel, public.key)
 
 
 def without_copies(public: Examples, own: Examples, cosine: float) -> Examples:

@@ -13,7 +13,6 @@ from serving.classifier.bundle import Bundle, CalibrationSet, Golden, Manifest, 
 from serving.classifier.classifier import GOLDEN_TOLERANCE, Classifier
 from serving.classifier.encoder import EmbeddingMemo, Encoder
 from serving.classifier.features import FEATURE_NAMES, FEATURES_VERSION
-from serving.classifier.kernel import Kernel
 from serving.classifier.quantised import quantised
 from serving.classifier.trained_on import TrainedOn, seen_keys
 from serving.routing.promise import promised_thresholds
@@ -22,6 +21,7 @@ from training.config import TrainingConfig
 from training.fitting.examples import PARTS, Examples
 from training.fitting.heads import Recipe, calibrated, check_labels, fit_heads
 from training.fitting.members import Choice, choose_members
+from training.fitting.prior import PublicPrior
 
 GOLDEN_PROMPTS: Final = (
     "What is the capital of Portugal?",
@@ -46,13 +46,11 @@ def fit_bundle(
     encoder: Encoder,
     *,
     groups: NDArray[np.intp],
-    prior: Kernel | None = None,
-    prior_keys: NDArray[np.bytes_] | None = None,
+    prior: PublicPrior | None = None,
 ) -> tuple[Bundle, Choice]:
     """Train a bundle into `folder` and give it back as reloaded, with what its heads are made of and why.
 
-    part: index into PARTS for each example. groups: as from `prompt_groups`. prior: what the heads start from,
-    and prior_keys those of the prompts that it was fitted on.
+    part: index into PARTS for each example. groups: as from `prompt_groups`. prior: what the heads start from.
     Raises LabelError when a tier has too few labels to fit.
     """
     fit, calibrate, threshold, _ = (examples.take(part == i) for i in range(len(PARTS)))
@@ -60,7 +58,7 @@ def fit_bundle(
     check_labels(examples, names, config.min_labels, "in all")
     check_labels(fit, names, config.min_labels // 2, "in the part to fit")
 
-    recipe = Recipe(config.heads, "kernel", prior, config.seed)
+    recipe = Recipe(config.heads, "kernel", None if prior is None else prior.kernel, config.seed)
     choice = choose_members(fit, recipe, _folds_by(fit, groups[part == PARTS.index("fit")]), config.heads.members)
     recipe = replace(recipe, members=choice.members)
     draft = Bundle(
@@ -82,7 +80,7 @@ def fit_bundle(
         fallback_heads=fit_heads(fit, replace(recipe, members="kernel"), features_only=True),
         calibration=_calibration_set(None, threshold, config.max_weight),
         golden=(),
-        trained_on=_trained_on(examples, part, config.remembered_prompts, prior_keys),
+        trained_on=_trained_on(examples, part, config.remembered_prompts, prior),
     )
     bundle = write_bundle(folder, draft)
     bundle = write_bundle(folder, _calibrated(bundle, calibrate, (choice.log_odds, fit)))
@@ -97,9 +95,7 @@ def without_encoder(bundle: Bundle) -> Bundle:
     return replace(bundle, manifest=manifest, heads=None, calibration=calibration, golden=(), trained_on=None)
 
 
-def _trained_on(
-    examples: Examples, part: NDArray[np.intp], most: int, prior_keys: NDArray[np.bytes_] | None
-) -> TrainedOn | None:
+def _trained_on(examples: Examples, part: NDArray[np.intp], most: int, prior: PublicPrior | None) -> TrainedOn | None:
     """What the bundle remembers: of more prompts than `most`, those with the smallest keys."""
     if most == 0:
         return None
@@ -113,7 +109,7 @@ def _trained_on(
         scale=scale,
         features=examples.features[rows],
         acceptable=examples.judged()[rows],
-        seen=seen_keys(used if prior_keys is None else np.concatenate([used, prior_keys])),
+        seen=seen_keys(used if prior is None else np.concatenate([used, prior.keys])),
     )
 
 
