@@ -30,7 +30,9 @@ TIERS = (
     Tier(name="standard", models=("middle",), input_pico_usd=1_000_000, output_pico_usd=4_000_000),
     Tier(name="premium", models=("large",), input_pico_usd=5_000_000, output_pico_usd=20_000_000),
 )
-CONFIG = TrainingConfig(heads=HeadSettings(members="kernel", landmarks=150, components=4, trees=30, token_trees=10))
+CONFIG = TrainingConfig(
+    heads=HeadSettings(members="kernel", landmarks=150, gamma=0.004, components=4, trees=30, token_trees=10)
+)
 
 
 class FakeEncoder:

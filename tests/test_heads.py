@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from serving.classifier.heads import Heads
+from serving.classifier.kernel import Kernel
+from serving.classifier.proba import sigmoid
 from serving.errors import BundleError, LabelError
 from tests.factories import CONFIG, made_up_examples
+from training.fitting.choice import choose
+from training.fitting.cross_validation import cross_validated
 from training.fitting.examples import Examples
 from training.fitting.heads import Recipe, calibrated, check_labels, fit_heads
-from training.fitting.members import choose_members
 from training.fitting.prior import fit_prior, without_copies
 
 RECIPE = Recipe(CONFIG.heads, "kernel", prior=None, seed=0)
@@ -75,7 +78,9 @@ def test_where_more_is_known_than_the_label_heads_are_fitted_to_that() -> None:
 def test_calibration_pulls_overconfident_heads_to_the_frequencies() -> None:
     examples = made_up_examples(2000)
     loud = replace(fit_heads(examples, RECIPE), slope=np.full(3, 1.0), intercept=np.full(3, 2.0))
-    gap = np.abs(proba(calibrated(loud, examples), examples).mean(axis=0) - examples.acceptable.mean(axis=0))
+    said = loud.log_odds(examples.embedding, examples.features) + loud.intercept
+    quiet = calibrated(replace(loud, intercept=np.zeros(3)), said, examples)
+    gap = np.abs(sigmoid(said * quiet.slope + quiet.intercept).mean(axis=0) - examples.acceptable.mean(axis=0))
     assert gap.max() < 0.02
 
 
@@ -86,13 +91,13 @@ def test_trees_are_added_where_they_help_and_left_out_where_the_difference_is_no
     features = rng.normal(size=examples.features.shape).astype(np.float32)
     steps = ((features[:, 0] > 0) ^ (features[:, 1] > 0)).astype(np.float32)
     stepwise = replace(examples, features=features, acceptable=np.tile(steps[:, None], 3))
-    chosen = choose_members(stepwise, RECIPE, np.arange(1500))
-    assert chosen.members == "kernel and trees"
-    assert chosen.difference is not None
-    assert chosen.difference[1] > 0
+    chosen = choose(stepwise, RECIPE, np.arange(1500))
+    assert chosen.recipe.members == "kernel and trees"
+    assert chosen.by_trees is not None
+    assert chosen.by_trees.low > 0
     assert "trees help: they take +" in str(chosen)
     noise = replace(examples, features=features, acceptable=rng.integers(0, 2, (1500, 3)).astype(np.float32))
-    assert choose_members(noise, RECIPE, np.arange(1500)).members == "kernel"
+    assert choose(noise, RECIPE, np.arange(1500)).recipe.members == "kernel"
 
 
 def test_a_tier_with_all_its_labels_in_one_group_is_cross_validated_without_them() -> None:
@@ -101,9 +106,9 @@ def test_a_tier_with_all_its_labels_in_one_group_is_cross_validated_without_them
     acceptable = examples.acceptable.copy()
     acceptable[40:, 2] = np.nan
     groups = np.maximum(np.arange(400) - 39, 0)
-    choice = choose_members(replace(examples, acceptable=acceptable), RECIPE, groups)
-    assert np.isnan(choice.log_odds[:40, 2]).all()
-    assert np.isfinite(choice.log_odds[:, :2]).all()
+    log_odds = cross_validated(replace(examples, acceptable=acceptable), RECIPE, groups)
+    assert np.isnan(log_odds[:40, 2]).all()
+    assert np.isfinite(log_odds[:, :2]).all()
 
 
 def test_a_prior_decides_where_there_are_few_labels_and_gives_way_to_many() -> None:
@@ -114,12 +119,40 @@ def test_a_prior_decides_where_there_are_few_labels_and_gives_way_to_many() -> N
     prior = fit_prior(public, CONFIG.heads, seed=0).kernel
     judged = np.arange(700, 800)
 
-    def error(examples: Examples, truth: Examples, prior: object) -> float:
-        heads = calibrated(fit_heads(examples, replace(RECIPE, prior=prior)), examples)
+    def error(examples: Examples, truth: Examples, prior: Kernel | None) -> float:
+        choice = choose(examples, replace(RECIPE, prior=prior), np.arange(len(examples)), "kernel")
+        unseen = cross_validated(examples, choice.recipe, np.arange(len(examples)))
+        heads = calibrated(fit_heads(examples, choice.recipe), unseen, examples)
         return float(((proba(heads, truth.take(judged)) - truth.acceptable[judged]) ** 2).mean())
 
     assert error(few, unseen, prior) < error(few, unseen, None)
     assert error(many, contrary, prior) < error(few, contrary, prior) - 0.1
+
+
+def test_a_prior_that_misleads_is_left_out_and_one_that_helps_is_not() -> None:
+    own = made_up_examples(700, seed=9)
+    public = made_up_examples(1500, seed=5)
+    right = fit_prior(public, CONFIG.heads, seed=0).kernel
+    noise = np.random.default_rng(0).integers(0, 2, public.acceptable.shape).astype(np.float32)
+    wrong = fit_prior(replace(public, acceptable=noise), CONFIG.heads.model_copy(update={"ridge": 0.01}), seed=0).kernel
+    shares = {}
+    for name, prior, labels in (("right", right, 150), ("wrong", wrong, 700)):
+        rows = np.arange(labels)
+        choice = choose(own.take(rows), replace(RECIPE, prior=prior), rows, "kernel")
+        shares[name] = choice.recipe.prior_share
+        assert f"prior: counted {choice.recipe.prior_share:.2f}" in str(choice)
+    assert shares["wrong"] < 0.3 < 0.5 < shares["right"]
+
+
+def test_half_of_the_prior_says_what_lies_between_none_and_all_of_it() -> None:
+    own = made_up_examples(300, seed=9)
+    prior = fit_prior(made_up_examples(500, seed=5), CONFIG.heads, seed=0).kernel
+    none, half, all_of_it = (
+        proba(fit_heads(own, replace(RECIPE, prior=prior, prior_share=share)), own) for share in (0.0, 0.5, 1.0)
+    )
+    inside = (np.minimum(none, all_of_it) > 0.011) & (np.maximum(none, all_of_it) < 0.989)  # beyond, all is one
+    np.testing.assert_allclose(half[inside], (none + all_of_it)[inside] / 2)
+    np.testing.assert_allclose(none, proba(fit_heads(own, RECIPE), own), atol=1e-9)
 
 
 def test_a_prior_never_sees_the_prompts_of_the_log_itself_or_near_copies() -> None:

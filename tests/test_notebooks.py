@@ -34,7 +34,7 @@ def run(name: str, folder: Path, config: Path) -> nbformat.NotebookNode:
     book.cells[1].source = book.cells[1].source.replace("CONFIG = None", f"CONFIG = {str(config)!r}")
     guard = "import pytest\nfrom tests.loopback import stay_on_loopback\n\nstay_on_loopback(pytest.MonkeyPatch())"
     book.cells.insert(0, nbformat.v4.new_code_cell(guard))
-    NotebookClient(book, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(book, timeout=240, resources={"metadata": {"path": str(folder)}}).execute()
     return book
 
 

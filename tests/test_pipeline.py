@@ -405,7 +405,7 @@ def test_the_registered_bundle_is_the_one_that_was_evaluated(once: Trainer) -> N
 def test_a_version_without_held_out_prompts_is_trained_and_says_so(never: Trainer, tmp_path: Path) -> None:
     config = tmp_path / "no_test.toml"
     small = never.config.read_text()
-    config.write_text(small + "[training.split]\nfit = 0.7\ncalibrate = 0.1\nthreshold = 0.199999\ntest = 0.000001\n")
+    config.write_text(small + "[training.split]\nfit = 0.8\nthreshold = 0.199999\ntest = 0.000001\n")
     metrics = never.trained(config=config)["metrics"]
     assert metrics["support/judged_prompts"] == 0
     assert metrics["tier/labels.economy"] == 0

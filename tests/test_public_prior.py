@@ -10,7 +10,7 @@ from tests.factories import CONFIG as SMALL
 from tests.factories import TIERS, FakeEncoder, made_up_examples
 from training.config import HeadSettings, TrainingConfig
 from training.encoders import DEFAULT_ENCODER
-from training.fitting.examples import prompt_groups, split_parts
+from training.fitting.examples import PARTS, prompt_groups, split_parts
 from training.fitting.prior import fit_prior
 from training.fitting.router import fit_bundle
 from training.pipeline import public_prior
@@ -59,4 +59,4 @@ def test_what_the_prior_was_fitted_on_counts_as_seen_by_the_bundle(tmp_path: Pat
     bundle, _ = fit_bundle(tmp_path / "b", own, part, TIERS, SMALL, FakeEncoder(), groups=groups, prior=prior)
     assert bundle.trained_on is not None
     np.testing.assert_array_equal(bundle.trained_on.has_seen(public.key), True)
-    np.testing.assert_array_equal(bundle.trained_on.has_seen(own.key), part != 3)
+    np.testing.assert_array_equal(bundle.trained_on.has_seen(own.key), part != PARTS.index("test"))

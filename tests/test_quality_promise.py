@@ -44,6 +44,20 @@ def test_a_target_that_economy_retains_needs_no_call_to_the_top() -> None:
     assert rate.top_share.tolist() == [0.0] * 10
 
 
+def test_an_ideal_test_is_as_cautious_as_the_noise_of_its_rows_makes_it() -> None:
+    """Economy alone retains 600 / 900, more than .66, by a mean margin of .6 × .34 − .3 × .66 = .006 with a standard
+    deviation of .447: 500 rows leave 1.645 × .447 / √500 = .033 of noise, so the 300 still go to the top. At .9 their
+    margins are .1 in nine rows of ten, .09 ± .03: 200 rows are enough."""
+    (close,) = promise_rates(RIGHT, COSTS, RIGHT, sizes=[500], targets=[0.66], splits=2)
+    assert (close.oracle_share, close.ideal_share) == (0.0, pytest.approx(0.3))
+    assert close.ideal_excess == pytest.approx(0.3)
+    (clear,) = promise_rates(RIGHT, COSTS, RIGHT, sizes=[200], targets=[0.9], splits=2)
+    assert clear.ideal_excess == pytest.approx(0.0)
+    wrong = np.tile([0.9, 0.5], (1000, 1))
+    (never,) = promise_rates(wrong, COSTS, RIGHT, sizes=[500], targets=[0.9], splits=2)
+    assert (never.ideal_share, never.ideal_excess) == (1.0, None)
+
+
 def scores_and_outcomes(n: int) -> tuple[np.ndarray, np.ndarray]:
     """Predictions of different certainty, and outcomes drawn by them."""
     rng = np.random.default_rng(3)

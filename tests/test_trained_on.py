@@ -62,7 +62,7 @@ def test_a_bundle_can_be_told_to_remember_nothing(tmp_path: Path) -> None:
 
 def test_a_memory_that_does_not_fit_the_router_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     short = replace(remembered(bundle), scale=remembered(bundle).scale[:-1])
-    with pytest.raises(BundleError, match=r"trained_on\.npz: scale does not fit 8"):
+    with pytest.raises(BundleError, match=r"trained_on\.npz: scale does not fit 9"):
         write_bundle(tmp_path / "a", replace(bundle, trained_on=short))
 
 

@@ -10,14 +10,13 @@ from serving.errors import ConfigurationError
 
 
 class Split(BaseModel):
-    """Shares of the prompt groups: heads are fitted, calibrated, given thresholds and judged on different ones."""
+    """Shares of the prompt groups: heads are fitted and calibrated, given thresholds, and judged on different ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fit: float = Field(0.55, gt=0, description="to fit the heads")
-    calibrate: float = Field(0.10, gt=0, description="to calibrate their probabilities")
+    fit: float = Field(0.65, gt=0, description="to fit the heads, and by cross-validation to calibrate them")
     threshold: float = Field(0.20, gt=0, description="to choose the thresholds that targets need")
-    test: float = Field(0.15, gt=0, description="only ever judged on; the four sum to 1")
+    test: float = Field(0.15, gt=0, description="only ever judged on; the three sum to 1")
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Self:
@@ -47,7 +46,7 @@ class HeadSettings(BaseModel):
     )
     prior: bool = Field(True, description="logs start from what the public outcomes say of a prompt")
     landmarks: int = Field(1000, ge=10, le=4000, description="prompts of the log that the kernel compares with")
-    gamma: float = Field(0.004, gt=0, description="how fast similarity falls with the squared distance of two prompts")
+    gamma: float = Field(0.012, gt=0, description="how fast similarity falls with the squared distance of two prompts")
     embedding_scale: float = Field(
         7.0, ge=0, description="length of the embedding, beside features of unit variance, in that distance"
     )

@@ -145,7 +145,9 @@ def _labeller(ladder: Ladder, config: TrainingConfig) -> Labeller:
 
 
 def _counted(part: NDArray[np.intp]) -> str:
-    return ", ".join(f"{count:,} to {name}" for name, count in zip(PARTS, np.bincount(part, minlength=4), strict=True))
+    return ", ".join(
+        f"{count:,} to {name}" for name, count in zip(PARTS, np.bincount(part, minlength=len(PARTS)), strict=True)
+    )
 
 
 def _against_champion(

@@ -17,16 +17,18 @@ class Prior:
     """A kernel fitted on the public outcomes, with j outputs for the tiers of their ladder, cheapest first.
 
     slope, intercept: float64 (k,), of Platt's calibration on this log's labels. Both ladders reach from their cheapest
-    to their top tier: between its ends, a tier takes the log-odds between the two that are nearest.
+    to their top tier: between its ends, a tier takes the log-odds between the two that are nearest. share: 0 to 1, how
+    much of it the log's own heads start from.
     """
 
     kernel: Kernel
     slope: NDArray[np.float64]
     intercept: NDArray[np.float64]
+    share: float
 
     def __call__(self, embeddings: FloatArray | None, features: FloatArray) -> NDArray[np.float64]:
-        """P(acceptable) of every tier: (n, d), (n, f) → (n, k)."""
-        return sigmoid(self.log_odds(embeddings, features) * self.slope + self.intercept)
+        """What to start from, that share of P(acceptable), for every tier: (n, d), (n, f) → (n, k)."""
+        return self.share * sigmoid(self.log_odds(embeddings, features) * self.slope + self.intercept)
 
     def log_odds(self, embeddings: FloatArray | None, features: FloatArray) -> NDArray[np.float64]:
         """What calibration starts from, (n, k)."""
@@ -39,7 +41,7 @@ class Prior:
     def to_arrays(self, prefix: str) -> dict[str, NDArray[np.generic]]:
         """The arrays by name, for `np.savez`."""
         platt = {f"{prefix}.slope": self.slope, f"{prefix}.intercept": self.intercept}
-        return platt | self.kernel.to_arrays(f"{prefix}.kernel")
+        return platt | {f"{prefix}.share": np.array(self.share)} | self.kernel.to_arrays(f"{prefix}.kernel")
 
     @classmethod
     def from_arrays(
@@ -57,4 +59,7 @@ class Prior:
             raise BundleError(
                 f"heads.npz: {prefix} has no finite calibration for each of {tiers} tiers; train the router again"
             )
-        return cls(kernel, slope, intercept)
+        share = np.asarray(arrays.get(f"{prefix}.share", 1.0))  # those that were written before there was one
+        if share.shape != () or not 0 <= share <= 1:
+            raise BundleError(f"heads.npz: {prefix}.share is {share}, not a number from 0 to 1; train the router again")
+        return cls(kernel, slope, intercept, float(share))

@@ -1,6 +1,5 @@
 """Heads as `tierwise train` makes them, for any examples: members chosen, a prior or none, calibrated."""
 
-from dataclasses import replace
 from functools import cache
 from typing import Literal
 
@@ -10,17 +9,18 @@ from numpy.typing import NDArray
 from serving.classifier.bundle import Predictions
 from serving.classifier.heads import Heads
 from serving.classifier.kernel import Kernel
+from tests.quality.tables import Sources, Table
 from training.config import TrainingConfig
 from training.data import public_data
 from training.encoders import DEFAULT_ENCODER
+from training.fitting.choice import choose
+from training.fitting.cross_validation import cross_validated
 from training.fitting.examples import Examples
 from training.fitting.heads import Members, Recipe, calibrated, fit_heads
-from training.fitting.members import choose_members
 from training.fitting.prior import fit_prior, without_copies
 from training.pipeline import public_examples
 
 CONFIG = TrainingConfig()
-_CALIBRATE = CONFIG.split.calibrate / (CONFIG.split.fit + CONFIG.split.calibrate)
 _FOLDS = 5
 
 
@@ -39,14 +39,10 @@ def prior_for(examples: Examples) -> Kernel:
 def fitted(
     examples: Examples, groups: NDArray[np.intp], *, prior: Kernel | None, members: Members | Literal["auto"] = "auto"
 ) -> Heads:
-    """Calibrated heads; groups (n,) are not divided between fitting and calibrating."""
-    distinct, group = np.unique(groups, return_inverse=True)
-    kept_back = (np.random.default_rng(0).random(len(distinct)) < _CALIBRATE)[group]
-    fit = examples.take(~kept_back)
-    recipe = Recipe(CONFIG.heads, "kernel", prior, CONFIG.seed)
-    choice = choose_members(fit, recipe, group[~kept_back], members)
-    heads = fit_heads(fit, replace(recipe, members=choice.members))
-    return calibrated(heads, examples.take(kept_back), (choice.log_odds, fit))
+    """Calibrated heads; groups (n,) are never divided in cross-validation."""
+    choice = choose(examples, Recipe(CONFIG.heads, "kernel", prior, CONFIG.seed), groups, members)
+    unseen = cross_validated(examples, choice.recipe, groups)
+    return calibrated(fit_heads(examples, choice.recipe), unseen, examples)
 
 
 def predicted(heads: Heads, examples: Examples) -> Predictions:
@@ -54,8 +50,10 @@ def predicted(heads: Heads, examples: Examples) -> Predictions:
     return Predictions(*heads.predict(examples.embedding, examples.features))
 
 
-def cross_fitted(examples: Examples, groups: NDArray[np.intp]) -> Predictions:
-    """Predictions for every row by heads that were made of other groups, five times over."""
+@cache
+def cross_fitted(table: Table, sources: Sources) -> Predictions:
+    """Predictions for every row of a table by heads that were made of other groups, five times over."""
+    examples, groups = sources.examples(table), sources.groups(table)
     distinct, group = np.unique(groups, return_inverse=True)
     fold = np.random.default_rng(1).permutation(len(distinct))[group] % _FOLDS
     prior = prior_for(examples)

@@ -15,7 +15,8 @@ from training.evaluation.evaluation import ROUTER
 from training.evaluation.figures import QUALITIES, cost_figures
 from training.evaluation.judged import Judged
 
-TABLES = ("RouterArena", "RouterBench", "RouterBench, three tiers", "RouterBench, five models")
+TABLES = ("RouterArena", "RouterBench", "RouterBench, three tiers", "RouterBench, five models",
+          "RouterBench, eleven models")  # fmt: skip
 _BASELINES = ("mixtures", "random", "oracle")
 
 
@@ -54,10 +55,12 @@ def measure(sources: Sources) -> Section:
 
 
 def _judged(table: Table, sources: Sources) -> Judged:
-    examples, groups = sources.examples(table), sources.groups(table)
-    found = cross_fitted(examples, groups)
+    examples, found = sources.examples(table), cross_fitted(table, sources)
     return judged_on(
-        found.proba, examples, groups, _expected(examples.cost_usd, found.output_tokens, examples.input_tokens)
+        found.proba,
+        examples,
+        sources.groups(table),
+        _expected(examples.cost_usd, found.output_tokens, examples.input_tokens),
     )
 
 

@@ -49,6 +49,8 @@ class PromiseRate:
     that part included. failed_on_table: it was on all rows of the table.
     top_share, cost: of each split's μ, (splits,). cost: relative to always the top tier.
     oracle_share, oracle_cost: of the largest μ that retains the target on the whole table; None where none does.
+    ideal_share: of the largest μ up to which a one-sided normal test of that confidence, with the variance of the whole
+    table, would be passed by `rows` rows that are like the table; of always the top tier where it is never passed.
     """
 
     target: float
@@ -62,6 +64,7 @@ class PromiseRate:
     cost: NDArray[np.float64]
     oracle_share: float | None
     oracle_cost: float | None
+    ideal_share: float
 
     @property
     def noise_allows(self) -> float:
@@ -75,6 +78,11 @@ class PromiseRate:
     def excess(self) -> float | None:
         """Mean share of calls to the top tier beyond the oracle's."""
         return None if self.oracle_share is None else float(self.top_share.mean()) - self.oracle_share
+
+    @property
+    def ideal_excess(self) -> float | None:
+        """The same of the ideal test."""
+        return None if self.oracle_share is None else self.ideal_share - self.oracle_share
 
 
 def explored(proba: FloatArray, costs: FloatArray, mu: float, exploration: float) -> NDArray[np.float64]:
@@ -140,9 +148,12 @@ def promise_rates(
         for i, target in enumerate(targets):
             enough = np.flatnonzero(retained >= target)
             oracle = enough[-1] if len(enough) else None
+            margins = truth.margins(walk.choices, target)
+            strength = margins.mean(axis=1) / np.maximum(margins.std(axis=1), 1e-12)
             for j, size in enumerate(sizes):
                 promised = served[i, j] > 0
                 row = np.maximum(served[i, j] - 1, 0)
+                passed = np.cumprod(strength >= norm.ppf(confidence) / size**0.5).sum()
                 yield PromiseRate(
                     target=target,
                     rows=size,
@@ -155,6 +166,7 @@ def promise_rates(
                     cost=cost[row],
                     oracle_share=None if oracle is None else float(share[oracle]),
                     oracle_cost=None if oracle is None else float(cost[oracle]),
+                    ideal_share=float(share[passed - 1]) if passed else 1.0,
                 )
 
     return list(rates())

@@ -62,6 +62,14 @@ LADDERS: Final = (
         own_split=True,
     ),
     Table(
+        "RouterBench, eleven models",
+        "routerbench_5shot_subset",
+        (("mistralai/mistral-7b-chat",), ("WizardLM/WizardLM-13B-V1.2",), ("mistralai/mixtral-8x7b-chat",),
+         ("meta/code-llama-instruct-34b-chat",), ("zero-one-ai/Yi-34B-Chat",), ("claude-instant-v1",),
+         ("meta/llama-2-70b-chat",), ("gpt-3.5-turbo-1106",), ("claude-v1",), ("claude-v2",), (GPT4,)),
+        own_split=True,
+    ),
+    Table(
         "MMLU-Pro, three tiers",
         "mmlu_pro",
         (("Meta-Llama-3_1-8B-Instruct", "Mistral-7B-Instruct-v0.2"),

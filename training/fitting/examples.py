@@ -1,4 +1,4 @@
-"""What a router is fitted on: prompts as arrays, in the four parts of a split."""
+"""What a router is fitted on: prompts as arrays, in the three parts of a split."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from training.config import Split
 from training.labelling.outcomes import Labels
 
-PARTS: Final = ("fit", "calibrate", "threshold", "test")
+PARTS: Final = ("fit", "threshold", "test")
 _BLOCK: Final = 1024  # rows of the similarity matrix held at a time
 
 

@@ -24,12 +24,14 @@ Members = Literal["kernel", "kernel and trees"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What heads are made of. prior: a kernel fitted on the public outcomes, None to start from nothing."""
+    """What heads are made of. prior: a kernel fitted on the public outcomes, None to start from nothing; prior_share:
+    how much of what it says counts, 0 to 1."""
 
     settings: HeadSettings
     members: Members
     prior: Kernel | None
     seed: int
+    prior_share: float = 1.0
 
 
 def fit_heads(examples: Examples, recipe: Recipe, *, features_only: bool = False) -> Heads:
@@ -46,11 +48,11 @@ def fit_heads(examples: Examples, recipe: Recipe, *, features_only: bool = False
     target, weight = examples.targets()
     prior = None
     if recipe.prior is not None and not features_only:
-        prior = _calibrated_prior(recipe.prior, examples, k)
+        prior = _calibrated_prior(recipe.prior, recipe.prior_share, examples, k)
         target = target - prior(embeddings, examples.features)
     with_trees = recipe.members == "kernel and trees"
     return Heads(
-        kernel=fit_kernel(embeddings, examples.features, target, weight, settings, seed, centred=prior is None),
+        kernel=fit_kernel(embeddings, examples.features, target, weight, settings, seed),
         trees=as_forest(fit_trees(X, target, weight, settings, seed)) if with_trees else None,
         tokens=as_forest(fit_tokens(X, examples.output_tokens, settings, seed)),
         projection=projection,
@@ -60,19 +62,10 @@ def fit_heads(examples: Examples, recipe: Recipe, *, features_only: bool = False
     )
 
 
-def calibrated(heads: Heads, examples: Examples, more: tuple[FloatArray, Examples] | None = None) -> Heads:
-    """The same heads with Platt's slope and intercept fitted on rows that the heads have not seen.
-
-    more: other rows, with what heads like these, which have not seen them either, said of them: log-odds (n, k), NaN
-    where nothing was said. A Gaussian prior of variance 0.1 around slope 1 and intercept 0 keeps a handful of rows from
-    overturning the heads. Source: Platt 1999, with the prior in place of his target smoothing.
-    """
-    z = heads.log_odds(None if heads.projection is None else examples.embedding, examples.features)
-    acceptable, weight = examples.acceptable, examples.label_weight()
-    if more is not None:
-        z, acceptable = np.vstack([z, more[0]]), np.vstack([acceptable, more[1].acceptable])
-        weight = np.vstack([weight, more[1].label_weight()])
-    slope, intercept = _platt_of_tiers(z, acceptable, weight)
+def calibrated(heads: Heads, log_odds: FloatArray, examples: Examples) -> Heads:
+    """The same heads with Platt's slope and intercept, fitted on what heads like these, which have not seen the
+    examples, said of them: log-odds (n, k), NaN where nothing was said."""
+    slope, intercept = platt(log_odds, examples)
     return replace(heads, slope=slope, intercept=intercept)
 
 
@@ -90,26 +83,29 @@ def check_labels(examples: Examples, tiers: Sequence[str], min_labels: int, part
             )
 
 
-def _calibrated_prior(kernel: Kernel, examples: Examples, tiers: int) -> Prior:
-    """The public kernel as this log's prior, its log-odds put on the log's scale."""
-    prior = Prior(kernel, slope=np.ones(tiers), intercept=np.zeros(tiers))
-    z = prior.log_odds(examples.embedding, examples.features)
-    slope, intercept = _platt_of_tiers(z, examples.acceptable, examples.label_weight())
-    return replace(prior, slope=slope, intercept=intercept)
+def platt(z: FloatArray, examples: Examples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Slope and intercept of each tier, (k,), that put log-odds (n, k) on the scale of the labels.
 
-
-def _platt_of_tiers(
-    z: FloatArray, acceptable: FloatArray, weight: FloatArray
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    A Gaussian prior of variance 0.1 around slope 1 and intercept 0 keeps a handful of rows from overturning the heads.
+    Source: Platt 1999, with the prior in place of his target smoothing.
+    """
+    acceptable, weight = examples.acceptable, examples.label_weight()
     fitted = []
     for tier in range(z.shape[1]):
         used = (weight[:, tier] > 0) & ~np.isnan(z[:, tier])
-        fitted.append(_platt(z[used, tier], acceptable[used, tier], weight[used, tier]))
+        fitted.append(_platt_of_tier(z[used, tier], acceptable[used, tier], weight[used, tier]))
     slope, intercept = np.array(fitted, np.float64).T
     return slope, intercept
 
 
-def _platt(z: FloatArray, y: FloatArray, weight: FloatArray) -> tuple[float, float]:
+def _calibrated_prior(kernel: Kernel, share: float, examples: Examples, tiers: int) -> Prior:
+    """The public kernel as this log's prior, its log-odds put on the log's scale."""
+    prior = Prior(kernel, slope=np.ones(tiers), intercept=np.zeros(tiers), share=share)
+    slope, intercept = platt(prior.log_odds(examples.embedding, examples.features), examples)
+    return replace(prior, slope=slope, intercept=intercept)
+
+
+def _platt_of_tier(z: FloatArray, y: FloatArray, weight: FloatArray) -> tuple[float, float]:
     def loss(parameters: FloatArray) -> float:
         slope, intercept = parameters
         p = np.clip(sigmoid(slope * z + intercept), 1e-9, 1 - 1e-9)

@@ -32,42 +32,42 @@ def fit_kernel(
     weight: FloatArray,
     settings: HeadSettings,
     seed: int,
-    *,
-    centred: bool = True,
 ) -> Kernel:
     """A kernel with an output for each column of `target`.
 
     embeddings: (n, d), or None for features alone. features: (n, f). target, weight: (n, k); weight is 0 where there is
-    nothing to learn from. centred: an output is the mean of its targets where nothing is similar, otherwise 0.
+    nothing to learn from. Where nothing is similar, an output is the mean of its targets.
     """
     scale = fit_scale(features, settings.embedding_scale if embeddings is not None else 0.0)
     n, k = target.shape
     chosen = np.sort(np.random.default_rng(seed).choice(n, min(settings.landmarks, n), replace=False))
     landmarks = scale(None if embeddings is None else embeddings[chosen], features[chosen])
     m = len(landmarks)
-    gram, moment, total = np.zeros((k, m, m)), np.zeros((k, m)), np.zeros((k, m))
+    patterns, pattern_of = np.unique(weight, axis=1, return_inverse=True)  # tiers with the same weights share sums
+    gram, total = np.zeros((patterns.shape[1], m, m)), np.zeros((patterns.shape[1], m))
+    moment = np.zeros((k, m))
     for start in range(0, n, _BLOCK):
         rows = slice(start, start + _BLOCK)
         A = similarity(
             scale(None if embeddings is None else embeddings[rows], features[rows]), landmarks, settings.gamma
         )
-        for tier in range(k):
-            used = weight[rows, tier] > 0
-            w, y, a = weight[rows, tier][used], target[rows, tier][used], A[used].astype(np.float64)
-            weighted = a * w[:, None]
-            gram[tier] += weighted.T @ a
-            moment[tier] += y @ weighted
-            total[tier] += weighted.sum(axis=0)
+        for i, w in enumerate(patterns[rows].T):
+            used, tiers = w > 0, pattern_of == i
+            a = A[used].astype(np.float64)
+            weighted = a * w[used][:, None]
+            gram[i] += weighted.T @ a
+            moment[tiers] += target[rows][used][:, tiers].T @ weighted
+            total[i] += weighted.sum(axis=0)
     # In single precision, errors of similarity × ridge outgrow the jitter where a log has few different prompts.
     exact = landmarks.astype(np.float64)
     penalty = settings.ridge * similarity(exact, exact, settings.gamma) + _JITTER * np.eye(m)
     weights, intercept = np.zeros((m, k)), np.zeros(k)
-    for tier in range(k):
+    for tier, i in enumerate(pattern_of):
         used = weight[:, tier] > 0
         mass = float(weight[used, tier].sum())
-        mean = float(target[used, tier] @ weight[used, tier]) / mass if centred and mass else 0.0
-        at = total[tier] / mass if centred and mass else np.zeros(m)
-        system = gram[tier] - np.outer(at, total[tier]) + penalty if centred else gram[tier] + penalty
-        weights[:, tier] = solve(system, moment[tier] - mean * total[tier], assume_a="pos")
+        mean = float(target[used, tier] @ weight[used, tier]) / mass if mass else 0.0
+        at = total[i] / mass if mass else np.zeros(m)
+        system = gram[i] - np.outer(at, total[i]) + penalty
+        weights[:, tier] = solve(system, moment[tier] - mean * total[i], assume_a="pos")
         intercept[tier] = mean - float(at @ weights[:, tier])
     return Kernel(scale, settings.gamma, landmarks, weights, intercept)

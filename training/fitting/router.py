@@ -1,4 +1,4 @@
-"""How a bundle is made of examples: fitted, exported, reloaded, then calibrated and given thresholds through it."""
+"""How a bundle is made of examples: fitted and calibrated, exported, reloaded, then given thresholds through it."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,9 +18,10 @@ from serving.classifier.trained_on import TrainedOn, seen_keys
 from serving.routing.promise import promised_thresholds
 from serving.tiers import Tier
 from training.config import TrainingConfig
+from training.fitting.choice import Choice, choose
+from training.fitting.cross_validation import cross_validated
 from training.fitting.examples import PARTS, Examples
 from training.fitting.heads import Recipe, calibrated, check_labels, fit_heads
-from training.fitting.members import Choice, choose_members
 from training.fitting.prior import PublicPrior
 
 GOLDEN_PROMPTS: Final = (
@@ -53,14 +54,17 @@ def fit_bundle(
     part: index into PARTS for each example. groups: as from `prompt_groups`. prior: what the heads start from.
     Raises LabelError when a tier has too few labels to fit.
     """
-    fit, calibrate, threshold, _ = (examples.take(part == i) for i in range(len(PARTS)))
+    fit, threshold, _ = (examples.take(part == i) for i in range(len(PARTS)))
     names = [tier.name for tier in tiers]
     check_labels(examples, names, config.min_labels, "in all")
     check_labels(fit, names, config.min_labels // 2, "in the part to fit")
 
     recipe = Recipe(config.heads, "kernel", None if prior is None else prior.kernel, config.seed)
-    choice = choose_members(fit, recipe, _folds_by(fit, groups[part == PARTS.index("fit")]), config.heads.members)
-    recipe = replace(recipe, members=choice.members)
+    together = groups[part == PARTS.index("fit")]
+    choice = choose(fit, recipe, _judged_apart(fit, together), config.heads.members)
+    unseen = cross_validated(fit, choice.recipe, together)
+    by_features = replace(recipe, members="kernel")
+    unseen_by_features = cross_validated(fit, by_features, together, features_only=True)
     draft = Bundle(
         manifest=Manifest(
             created=datetime.now(UTC),
@@ -76,14 +80,13 @@ def fit_bundle(
             golden_tolerance=GOLDEN_TOLERANCE,
         ),
         digest="",
-        heads=fit_heads(fit, recipe),
-        fallback_heads=fit_heads(fit, replace(recipe, members="kernel"), features_only=True),
+        heads=calibrated(fit_heads(fit, choice.recipe), unseen, fit),
+        fallback_heads=calibrated(fit_heads(fit, by_features, features_only=True), unseen_by_features, fit),
         calibration=_calibration_set(None, threshold, config.max_weight),
         golden=(),
         trained_on=_trained_on(examples, part, config.remembered_prompts, prior),
     )
     bundle = write_bundle(folder, draft)
-    bundle = write_bundle(folder, _calibrated(bundle, calibrate, (choice.log_odds, fit)))
     return write_bundle(folder, _promising(bundle, threshold, config, encoder)), choice
 
 
@@ -113,20 +116,14 @@ def _trained_on(examples: Examples, part: NDArray[np.intp], most: int, prior: Pu
     )
 
 
-def _folds_by(examples: Examples, groups: NDArray[np.intp]) -> NDArray[np.intp]:
-    """What cross-validation keeps together. Tasks, where the examples come from several tables: what such a router is
-    for is prompts from elsewhere. Otherwise groups of prompts alike."""
+def _judged_apart(examples: Examples, groups: NDArray[np.intp]) -> NDArray[np.intp]:
+    """What is kept together when members are chosen. Tasks, where the examples come from several tables: what such a
+    router is for is prompts from elsewhere. Otherwise groups of prompts alike."""
     tables = examples.slices.get("table")
     if tables is None or len(set(tables)) < 2:
         return groups
     tasks = [f"{table}: {task}" for table, task in zip(tables, examples.slices["task"], strict=True)]
     return np.asarray(np.unique(tasks, return_inverse=True)[1], np.intp)
-
-
-def _calibrated(bundle: Bundle, rows: Examples, cross_validated: tuple[NDArray[np.float64], Examples]) -> Bundle:
-    assert bundle.heads is not None  # it was written with both
-    heads = calibrated(bundle.heads, rows, cross_validated)
-    return replace(bundle, heads=heads, fallback_heads=calibrated(bundle.fallback_heads, rows))
 
 
 def _promising(bundle: Bundle, rows: Examples, config: TrainingConfig, encoder: Encoder) -> Bundle:
