@@ -6,6 +6,7 @@
     ├── EncoderError          the encoder is missing, or not the one that was promised
     ├── BundleError           a bundle cannot be used: format, hash, shapes, golden predictions
     ├── LabelError            the labels of a log do not support a router
+    ├── LedgerError           the ledger cannot be written or read
     └── RegistryError         a version, alias or promotion that cannot be
 
 Each message states what was wrong, the value, and what to do about it.
@@ -38,6 +39,10 @@ class BundleError(TierwiseError):
 
 class LabelError(TierwiseError):
     """The labels of a log do not support a router."""
+
+
+class LedgerError(TierwiseError):
+    """The ledger cannot be written or read."""
 
 
 class RegistryError(TierwiseError):

@@ -1,0 +1,1 @@
+"""What every call cost and saved: events, prices, budgets and reports."""

@@ -1,0 +1,56 @@
+"""What any ledger store can do: SQLite's on one machine, Postgres' on many."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from datetime import date, datetime
+from typing import NamedTuple, Protocol
+
+from serving.ledger.events import Event
+
+
+class Totals(NamedTuple):
+    """Sums over the events of one day and one value of a dimension.
+
+    unpriced: how many of the events have no known cost; unmetered: how many no known usage. saved_pico_usd: by kind of
+    saving, in the order of `SAVINGS`. spent_on_saving_pico_usd: the part of cost that judge calls, embeddings and
+    wasted attempts are.
+    """
+
+    day: date
+    value: str | None
+    requests: int
+    events: int
+    cost_pico_usd: int
+    unpriced: int
+    unmetered: int
+    input_tokens: int
+    output_tokens: int
+    saved_pico_usd: tuple[int, ...]
+    spent_on_saving_pico_usd: int
+
+
+class LedgerStore(Protocol):
+    """Durable and shared by the workers of one installation.
+
+    Every method raises LedgerError when the store cannot be written or read; `problem` says why while that lasts.
+    """
+
+    problem: str | None
+
+    def record(self, events: Sequence[Event]) -> "Future[tuple[bool, ...]]":
+        """Write all of them or none; done once they would survive a crash. For each, whether it changed anything: a
+        key that is settled already does not, nor does one that is started again."""
+        ...
+
+    def totals(self, dimension: str, since: date, until: date, *, tenant: str | None = None) -> Sequence[Totals]:
+        """By day and value of `dimension` (total, model, tier, feature, team, user, kind), days `since` to `until`
+        included, in UTC; of all tenants or of one."""
+        ...
+
+    def events(self, since: datetime, until: datetime, *, tenant: str | None = None) -> Iterator[Event]:
+        """The events themselves, oldest first, for exports and checks."""
+        ...
+
+    def close(self) -> None:
+        """Write what is waiting and let go."""
+        ...
