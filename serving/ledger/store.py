@@ -9,14 +9,15 @@ from serving.ledger.events import Event
 
 
 class Totals(NamedTuple):
-    """Sums over the events of one day and one value of a dimension.
+    """Sums over the events of one day, or of all days asked for, and one value of a dimension, None where it has none.
 
+    requests: calls, cache hits and batch lines, however many attempts each took.
     unpriced: how many of the events have no known cost; unmetered: how many no known usage. saved_pico_usd: by kind of
     saving, in the order of `SAVINGS`. spent_on_saving_pico_usd: the part of cost that judge calls, embeddings and
     wasted attempts are.
     """
 
-    day: date
+    day: date | None
     value: str | None
     requests: int
     events: int
@@ -30,21 +31,23 @@ class Totals(NamedTuple):
 
 
 class LedgerStore(Protocol):
-    """Durable and shared by the workers of one installation.
+    """Durable and shared by the workers of one installation. LedgerError when it cannot be written or read."""
 
-    Every method raises LedgerError when the store cannot be written or read; `problem` says why while that lasts.
-    """
-
-    problem: str | None
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot be written, as long as it cannot."""
+        ...
 
     def record(self, events: Sequence[Event]) -> "Future[tuple[bool, ...]]":
         """Write all of them or none; done once they would survive a crash. For each, whether it changed anything: a
         key that is settled already does not, nor does one that is started again."""
         ...
 
-    def totals(self, dimension: str, since: date, until: date, *, tenant: str | None = None) -> Sequence[Totals]:
-        """By day and value of `dimension` (total, model, tier, feature, team, user, kind), days `since` to `until`
-        included, in UTC; of all tenants or of one."""
+    def totals(
+        self, dimension: str, since: date, until: date, *, tenant: str | None = None, daily: bool = False
+    ) -> Sequence[Totals]:
+        """By value of `dimension` (total, kind, model, tier, feature, team, user), and by day if `daily`; days `since`
+        to `until` included, in UTC; of all tenants or of one. Raises ValueError for another dimension."""
         ...
 
     def events(self, since: datetime, until: datetime, *, tenant: str | None = None) -> Iterator[Event]:

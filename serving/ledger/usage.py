@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-_MOST = 10**12  # far beyond any call, and small enough that sums of them fit 64 bits
+_MOST = 10**9  # far beyond any call, and small enough that sums of them fit 64 bits
 
 
 class Usage(BaseModel):

@@ -1,0 +1,91 @@
+"""How the file came to be as it is: every change of it, in order. What has been released is never edited."""
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from serving.errors import LedgerError
+
+_BUSY_S: Final = 10.0  # another worker's group commit takes some ms; a backup or a slow disk takes longer
+
+EVENTS = """
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    key TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    status TEXT NOT NULL,
+    time_us INTEGER NOT NULL,
+    request_id TEXT, decision_id TEXT,
+    team TEXT, feature TEXT, user TEXT, session_id TEXT,
+    model_asked TEXT, model TEXT, provider TEXT, tier TEXT,
+    input_tokens INTEGER, cached_input_tokens INTEGER, cache_write_tokens INTEGER, input_audio_tokens INTEGER,
+    output_tokens INTEGER, reasoning_tokens INTEGER, output_audio_tokens INTEGER,
+    usage_estimated INTEGER NOT NULL,
+    cost_pico_usd INTEGER, price_source TEXT, price_dated TEXT,
+    latency_ms INTEGER,
+    cached INTEGER NOT NULL, wasted INTEGER NOT NULL,
+    error TEXT,
+    saved_routing INTEGER, saved_cache INTEGER, saved_compression INTEGER, saved_limits INTEGER, saved_batch INTEGER,
+    UNIQUE (tenant, key)
+);
+CREATE INDEX events_by_time ON events (time_us);
+"""
+
+ROLLUPS = """
+CREATE TABLE rollups (
+    dimension TEXT NOT NULL,
+    day INTEGER NOT NULL,
+    tenant TEXT NOT NULL,
+    value TEXT NOT NULL,
+    requests INTEGER NOT NULL, events INTEGER NOT NULL, unpriced INTEGER NOT NULL, unmetered INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+    cost_usd INTEGER NOT NULL, cost_pico INTEGER NOT NULL,
+    spent_on_saving_usd INTEGER NOT NULL, spent_on_saving_pico INTEGER NOT NULL,
+    saved_routing_usd INTEGER NOT NULL, saved_routing_pico INTEGER NOT NULL,
+    saved_cache_usd INTEGER NOT NULL, saved_cache_pico INTEGER NOT NULL,
+    saved_compression_usd INTEGER NOT NULL, saved_compression_pico INTEGER NOT NULL,
+    saved_limits_usd INTEGER NOT NULL, saved_limits_pico INTEGER NOT NULL,
+    saved_batch_usd INTEGER NOT NULL, saved_batch_pico INTEGER NOT NULL,
+    PRIMARY KEY (dimension, day, tenant, value)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (EVENTS + ROLLUPS,)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection to the file, to be used by one thread; what it commits survives a crash. Raises LedgerError."""
+    try:
+        connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error as error:
+        raise LedgerError(f"{path}: {error}; check the disk, the folder's rights and whether it is a ledger") from None
+    return connection
+
+
+def migrate(path: Path, migrations: Sequence[str] = MIGRATIONS) -> None:
+    """Bring the file up to date, or make it. Several workers may try at once: one does it, the others wait.
+
+    Raises LedgerError when it cannot be written, or was written by a later version.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(connect(path)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            (done,) = connection.execute("PRAGMA user_version").fetchone()
+            if done > len(migrations):
+                raise LedgerError(
+                    f"{path}: has schema {done}, and this version of Tierwise knows {len(migrations)}; "
+                    "update Tierwise, or point TIERWISE_HOME elsewhere"
+                )
+            for migration in migrations[done:]:
+                for statement in filter(str.strip, migration.split(";")):
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {len(migrations)}")
+            connection.execute("COMMIT")
+    except (sqlite3.Error, OSError) as error:
+        raise LedgerError(f"{path}: cannot be prepared: {error}; check the disk and the folder's rights") from None

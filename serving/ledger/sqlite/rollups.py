@@ -1,0 +1,89 @@
+"""Sums by day, tenant and dimension, kept in the transaction that writes the events they sum."""
+
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
+
+from serving.ledger.events import SAVINGS, Event
+from serving.ledger.sqlite.money import PICO, USD, added, split
+
+DIMENSIONS: Final = ("total", "kind", "model", "tier", "feature", "team", "user")
+COUNTS: Final = ("requests", "events", "unpriced", "unmetered", "input_tokens", "output_tokens")
+MONEY: Final = ("cost", "spent_on_saving", *(f"saved_{kind}" for kind in SAVINGS))
+UNSET: Final = ""
+"""The value of a dimension that an event does not have: no name is empty."""
+
+_Key = tuple[str, int, str, str]
+
+
+class Rollups:
+    """What a group of events adds to the sums; nothing is written before `write`."""
+
+    def __init__(self) -> None:
+        self._sums: defaultdict[_Key, Counter[str]] = defaultdict(Counter)
+
+    def add(self, event: Event, sign: int = 1) -> None:
+        """Count an event in; with sign -1, take out one that was counted."""
+        amounts = _amounts(event)
+        day = day_of(event.time)
+        for dimension in DIMENSIONS:
+            value = UNSET if dimension == "total" else getattr(event, dimension) or UNSET
+            sums = self._sums[dimension, day, event.tenant, value]
+            for name, amount in amounts.items():
+                sums[name] += sign * amount
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Add the sums to the table."""
+        connection.executemany(_UPSERT, (_row(key, sums) for key, sums in self._sums.items() if any(sums.values())))
+
+
+def day_of(time: datetime) -> int:
+    """Days since 0001-01-01, of the day in UTC that the time is on."""
+    return time.date().toordinal()
+
+
+def _amounts(event: Event) -> dict[str, int]:
+    cost = 0 if event.cost is None else event.cost.pico_usd
+    usage = event.usage
+    costs_nothing = event.kind == "cache_hit"  # no call was made: nothing to price or to meter
+    on_saving = event.wasted or event.kind in ("judge", "embedding")
+    return {
+        "requests": int(event.kind in ("call", "cache_hit", "batch_line") and not event.wasted),
+        "events": 1,
+        "unpriced": int(event.cost is None and not costs_nothing),
+        "unmetered": int(not costs_nothing and not _metered(event)),
+        "input_tokens": 0 if usage is None else usage.input_tokens or 0,
+        "output_tokens": 0 if usage is None else usage.output_tokens or 0,
+        "cost": cost,
+        "spent_on_saving": cost if on_saving else 0,
+        **{f"saved_{kind}": event.saved.get(kind, 0) for kind in SAVINGS},
+    }
+
+
+def _metered(event: Event) -> bool:
+    usage = event.usage
+    if usage is None or usage.input_tokens is None:
+        return False
+    return usage.output_tokens is not None or event.kind == "embedding"
+
+
+def _row(key: _Key, sums: Counter[str]) -> tuple[str | int, ...]:
+    money: Iterable[int] = (part for name in MONEY for part in split(sums[name]))
+    return (*key, *(sums[name] for name in COUNTS), *money)
+
+
+_COLUMNS: Final = (
+    "dimension",
+    "day",
+    "tenant",
+    "value",
+    *COUNTS,
+    *(f"{m}{part}" for m in MONEY for part in (USD, PICO)),
+)
+_UPSERT: Final = (
+    f"INSERT INTO rollups ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
+    "ON CONFLICT (dimension, day, tenant, value) DO UPDATE SET "
+    + ", ".join([*(f"{name} = {name} + excluded.{name}" for name in COUNTS), *map(added, MONEY)])
+)

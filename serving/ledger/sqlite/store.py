@@ -1,0 +1,131 @@
+"""The ledger in one SQLite file: events as they happen, and their sums."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from datetime import date, datetime
+from pathlib import Path
+from typing import Final
+
+from serving.errors import LedgerError
+from serving.ledger.events import SAVINGS, Event
+from serving.ledger.sqlite.migrations import connect, migrate
+from serving.ledger.sqlite.money import PICO, USD, joined
+from serving.ledger.sqlite.rollups import COUNTS, DIMENSIONS, MONEY, UNSET, Rollups
+from serving.ledger.sqlite.rows import COLUMNS, event_of, microseconds, row_of
+from serving.ledger.sqlite.writer import GroupCommit
+from serving.ledger.store import Totals
+
+_PAGE: Final = 1_000
+_INSERT: Final = (
+    f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "
+    "ON CONFLICT (tenant, key) DO NOTHING"
+)
+_SETTLED: Final = tuple(name for name in COLUMNS if name not in ("tenant", "key", "time_us"))
+_SETTLE: Final = f"UPDATE events SET {', '.join(f'{name} = ?' for name in _SETTLED)} WHERE tenant = ? AND key = ?"
+_STARTED: Final = f"SELECT {', '.join(COLUMNS)} FROM events WHERE tenant = ? AND key = ? AND status = 'started'"
+
+
+class SqliteLedger:
+    """A `LedgerStore`. Several processes may have the same file open.
+
+    Raises LedgerError when the file cannot be made, opened or brought up to date.
+    """
+
+    def __init__(self, path: Path) -> None:
+        migrate(path)
+        self._path = path
+        self._connection = connect(path)
+        self._writer: GroupCommit[Sequence[Event], tuple[bool, ...]] = GroupCommit(self._connection, self._write)
+
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot be written, as long as it cannot."""
+        return self._writer.problem
+
+    def record(self, events: Sequence[Event]) -> "Future[tuple[bool, ...]]":
+        """Write all of them or none; see `LedgerStore`."""
+        return self._writer.submit(events)
+
+    def totals(
+        self, dimension: str, since: date, until: date, *, tenant: str | None = None, daily: bool = False
+    ) -> list[Totals]:
+        """Sums by value of a dimension; see `LedgerStore`."""
+        if dimension not in DIMENSIONS:
+            raise ValueError(f"{dimension!r} is not one of {', '.join(DIMENSIONS)}")
+        names = [*COUNTS, *(f"{name}{part}" for name in MONEY for part in (USD, PICO))]
+        day = "day" if daily else "NULL"
+        query = (
+            f"SELECT {day}, value, {', '.join(f'SUM({name})' for name in names)} FROM rollups "
+            "WHERE dimension = ? AND day BETWEEN ? AND ? AND (? IS NULL OR tenant = ?) "
+            f"GROUP BY {day}, value ORDER BY {day}, value"
+        )
+        asked = (dimension, since.toordinal(), until.toordinal(), tenant, tenant)
+        with closing(self._reader()) as reader:
+            return [_totals(row) for row in reader.execute(query, asked)]
+
+    def events(self, since: datetime, until: datetime, *, tenant: str | None = None) -> Iterator[Event]:
+        """The events themselves; see `LedgerStore`."""
+        query = (
+            f"SELECT seq, {', '.join(COLUMNS)} FROM events WHERE (time_us, seq) > (?, ?) AND time_us < ? "
+            f"AND (? IS NULL OR tenant = ?) ORDER BY time_us, seq LIMIT {_PAGE}"
+        )
+        last, end = (microseconds(since) - 1, 2**62), microseconds(until)
+        time = 1 + COLUMNS.index("time_us")
+        with closing(self._reader()) as reader:
+            while rows := reader.execute(query, (*last, end, tenant, tenant)).fetchall():
+                yield from (event_of(row[1:]) for row in rows)
+                last = rows[-1][time], rows[-1][0]
+
+    def close(self) -> None:
+        """Write what is waiting and let go."""
+        self._writer.close()
+        self._connection.close()
+
+    def _write(self, jobs: list[Sequence[Event]]) -> list[tuple[bool, ...]]:
+        """Inside a transaction."""
+        sums = Rollups()
+        answers = [tuple([self._write_one(event, sums) for event in events]) for events in jobs]
+        sums.write(self._connection)
+        return answers
+
+    def _write_one(self, event: Event, sums: Rollups) -> bool:
+        row = row_of(event)
+        if self._connection.execute(_INSERT, row).rowcount:
+            sums.add(event)
+            return True
+        if event.status == "started":
+            return False
+        started = self._connection.execute(_STARTED, (event.tenant, event.key)).fetchone()
+        if started is None:
+            return False
+        before = event_of(started)
+        values = dict(zip(COLUMNS, row, strict=True))
+        self._connection.execute(_SETTLE, (*(values[name] for name in _SETTLED), event.tenant, event.key))
+        sums.add(before, -1)
+        sums.add(event.model_copy(update={"time": before.time}))
+        return True
+
+    def _reader(self) -> sqlite3.Connection:
+        try:
+            reader = connect(self._path)
+            reader.execute("PRAGMA query_only = ON")
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self._path}: cannot be read: {error}") from None
+        return reader
+
+
+def _totals(row: tuple[int | str | None, ...]) -> Totals:
+    day, value, *sums = row
+    counts = dict(zip(COUNTS, sums, strict=False))
+    halves = sums[len(COUNTS) :]
+    money = {name: joined(*halves[2 * i : 2 * i + 2]) for i, name in enumerate(MONEY)}  # type: ignore[arg-type]
+    return Totals(
+        day=None if day is None else date.fromordinal(int(day)),
+        value=None if value == UNSET else str(value),
+        cost_pico_usd=money["cost"],
+        saved_pico_usd=tuple(money[f"saved_{kind}"] for kind in SAVINGS),
+        spent_on_saving_pico_usd=money["spent_on_saving"],
+        **{name: int(count or 0) for name, count in counts.items()},
+    )
