@@ -77,9 +77,11 @@ def _check(settings: Settings) -> None:
 
     Raises TierwiseError.
     """
+    from serving.ledger.prices import PriceBook, check_model_names
     from serving.routing.policy import DEFAULT_POLICY, Policy
     from serving.routing.promoted import check_settings, is_promoted, promoted_manifest
 
+    check_model_names((model for tier in settings.tiers or () for model in tier.models), PriceBook(settings.prices))
     policy = Policy.parse(settings.policy, default=DEFAULT_POLICY)
     if is_promoted(settings.home):
         if manifest := promoted_manifest(settings.home):  # a damaged bundle: workers serve without it and say so

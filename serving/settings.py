@@ -15,6 +15,7 @@ from pydantic_settings import (
 
 from serving.attribution import Pin, pinned_elsewhere
 from serving.errors import ConfigurationError
+from serving.price_entry import PriceEntry
 from serving.tiers import Tier, TierEntry
 
 _FILE: Final = Path("tierwise.toml")
@@ -38,6 +39,9 @@ class Settings(BaseSettings):
     )
     tiers: tuple[TierEntry, ...] | None = Field(
         None, min_length=2, description="models, prices and capabilities per tier, cheapest first"
+    )
+    prices: tuple[PriceEntry, ...] = Field(
+        (), description="prices of models that the list lacks, or that cost you something else"
     )
     pins: tuple[Pin, ...] = Field(
         (), description="tiers for all requests of a team, feature or task, where they can take them; first match wins"

@@ -11,7 +11,7 @@ class Usage(BaseModel):
     """Tokens as billed. None means unknown, which is not 0.
 
     `input_tokens` includes what was read from and written to the provider's cache, and audio; `output_tokens` includes
-    reasoning and audio.
+    reasoning and audio; `cache_write_tokens` those that stay for an hour, which cost more.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -19,6 +19,7 @@ class Usage(BaseModel):
     input_tokens: int | None = Field(None, ge=0, le=_MOST)
     cached_input_tokens: int | None = Field(None, ge=0, le=_MOST)
     cache_write_tokens: int | None = Field(None, ge=0, le=_MOST)
+    cache_write_1h_tokens: int | None = Field(None, ge=0, le=_MOST)
     input_audio_tokens: int | None = Field(None, ge=0, le=_MOST)
     output_tokens: int | None = Field(None, ge=0, le=_MOST)
     reasoning_tokens: int | None = Field(None, ge=0, le=_MOST)
@@ -29,6 +30,7 @@ class Usage(BaseModel):
         for whole, parts in (
             ("input_tokens", ("cached_input_tokens", "cache_write_tokens")),
             ("input_tokens", ("input_audio_tokens",)),
+            ("cache_write_tokens", ("cache_write_1h_tokens",)),
             ("output_tokens", ("reasoning_tokens",)),
             ("output_tokens", ("output_audio_tokens",)),
         ):

@@ -1,0 +1,87 @@
+"""Usage as providers report it, in one form.
+
+OpenAI and Google count cached tokens among those of the prompt, Anthropic beside them; Google counts thoughts beside
+the answer. Told apart by the names of the fields, since gateways answer in one provider's form for another's models.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from serving.errors import InputError
+from serving.ledger.usage import Usage
+
+
+def read_usage(reported: object, *, where: str = "usage") -> Usage | None:
+    """The usage of a reply as OpenAI (chat, responses, embeddings), Anthropic or Google reports it, or in our own form.
+
+    None when it is None or says nothing. Raises InputError when it is of no known form or contradicts itself.
+    """
+    if reported is None:
+        return None
+    if not isinstance(reported, Mapping):
+        raise InputError(f"must be an object, not {type(reported).__name__}", where=where)
+    if "promptTokenCount" in reported or "totalTokenCount" in reported:
+        values = _google(reported)
+    elif "prompt_tokens" in reported:
+        values = _openai(reported, "prompt_tokens", "completion_tokens")
+    elif "input_tokens_details" in reported or "output_tokens_details" in reported:
+        values = _openai(reported, "input_tokens", "output_tokens")
+    elif "cache_read_input_tokens" in reported or "cache_creation_input_tokens" in reported:
+        values = _anthropic(reported)
+    else:
+        values = dict(reported)
+        values.pop("total_tokens", None)
+    try:
+        usage = Usage.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise InputError(f"{name + ': ' if name else ''}{first['msg']}", where=where) from None
+    return usage if usage.model_dump(exclude_none=True) else None
+
+
+def _openai(reported: Mapping[str, Any], into: str, out: str) -> dict[str, Any]:
+    read, made = _details(reported, f"{into}_details"), _details(reported, f"{out}_details")
+    return {
+        "input_tokens": reported.get(into),
+        "cached_input_tokens": read.get("cached_tokens"),
+        "input_audio_tokens": read.get("audio_tokens"),
+        "output_tokens": reported.get(out),
+        "reasoning_tokens": made.get("reasoning_tokens"),
+        "output_audio_tokens": made.get("audio_tokens"),
+    }
+
+
+def _anthropic(reported: Mapping[str, Any]) -> dict[str, Any]:
+    beside = [reported.get(name) for name in ("cache_read_input_tokens", "cache_creation_input_tokens")]
+    fresh = reported.get("input_tokens")
+    return {
+        "input_tokens": fresh if fresh is None else _sum(fresh, *beside),
+        "cached_input_tokens": beside[0],
+        "cache_write_tokens": beside[1],
+        "cache_write_1h_tokens": _details(reported, "cache_creation").get("ephemeral_1h_input_tokens"),
+        "output_tokens": reported.get("output_tokens"),
+    }
+
+
+def _google(reported: Mapping[str, Any]) -> dict[str, Any]:
+    answer, thoughts = reported.get("candidatesTokenCount"), reported.get("thoughtsTokenCount")
+    return {
+        "input_tokens": reported.get("promptTokenCount"),
+        "cached_input_tokens": reported.get("cachedContentTokenCount"),
+        "output_tokens": None if answer is None and thoughts is None else _sum(answer, thoughts),
+        "reasoning_tokens": thoughts,
+    }
+
+
+def _details(reported: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    details = reported.get(name)
+    return details if isinstance(details, Mapping) else {}
+
+
+def _sum(*parts: Any) -> Any:
+    """The sum of those that are there; what is no whole number is left for the validation to name."""
+    wrong = next((part for part in parts if part is not None and type(part) is not int), None)
+    return sum(part or 0 for part in parts) if wrong is None else wrong
