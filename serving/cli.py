@@ -3,6 +3,8 @@
 import os
 import socket
 import sys
+from datetime import UTC, datetime
+from typing import Literal
 
 import click
 
@@ -99,6 +101,33 @@ def _check(settings: Settings) -> None:
 
 
 @click.command()
+@click.option(
+    "--days", type=click.IntRange(1, 3660), default=7, show_default=True, help="Up to and including today, UTC."
+)
+@click.option(
+    "--by", type=click.Choice(["model", "tier", "feature", "team", "user", "kind"]), help="A table of this alone."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--csv", "as_csv", is_flag=True, help="Lines of days, or of --by.")
+def report(
+    days: int, by: Literal["model", "tier", "feature", "team", "user", "kind"] | None, as_json: bool, as_csv: bool
+) -> None:
+    """What was spent and saved, from the ledger in TIERWISE_HOME."""
+    from serving.ledger.report import make_report
+    from serving.ledger.report_text import report_csv, report_json, report_text
+    from serving.ledger.sqlite.store import SqliteLedger
+
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv are two forms; take one")
+    ledger = SqliteLedger(read_settings().home / "ledger.db")
+    try:
+        found = make_report(ledger, days, datetime.now(UTC).date(), by=by)
+    finally:
+        ledger.close()
+    click.echo((report_json if as_json else report_csv if as_csv else report_text)(found), nl=as_json)
+
+
+@click.command()
 def bento() -> None:
     """Build a bento with the promoted router inside; prints its tag."""
     settings = read_settings()
@@ -114,4 +143,4 @@ def _use_own_bentoml_home(settings: Settings, folder: str) -> None:
     os.environ.setdefault("BENTOML_HOME", str(settings.home.resolve() / folder))
 
 
-COMMANDS = (serve, route, bento)
+COMMANDS = (serve, route, report, bento)

@@ -7,13 +7,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from serving.ledger.sqlite.store import SqliteLedger
 from tests.factories import made_up_log
+from tests.ledger_events import event
 from tests.server import environment
 from training.cli import tierwise
 
@@ -349,3 +352,47 @@ def test_serve_refuses_an_occupied_port_before_anything_starts() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         assert f"cannot listen on 127.0.0.1:{port}" in failed(run("serve", "--port", str(port)))
+
+
+def recorded(state: Path) -> None:
+    ledger = SqliteLedger(state / "ledger.db")
+    now = datetime.now(UTC)
+    ledger.record([event("1", time=now), event("2", time=now, team=None, cost=None),
+                   event("3", time=now, tier="premium", saved={"routing": 5 * 10**11})]).result()  # fmt: skip
+    ledger.close()
+
+
+def test_a_report_says_what_was_spent_and_what_is_unknown(state: Path) -> None:
+    recorded(state)
+    text = run("report").stdout
+    assert "spent $0.002000 on 3 requests, $0.001000 each" in text
+    assert "unknown, and in no sum: the cost of 1 of 3 events, the tokens of 0" in text
+    assert "saved $0.5000 net: routing $0.5000; less $0.00 spent on saving" in text
+    assert re.search(r"^premium +\$0.001000 +50.0% +1$", text, re.MULTILINE)
+    assert re.search(r"^– +\$0.00 +0.0% +1 +1$", text, re.MULTILINE)  # the call of no team
+
+
+def test_a_report_is_one_json_object_or_csv(state: Path) -> None:
+    recorded(state)
+    found = one_object(run("report", "--json", "--days", "1"))
+    assert (found["period_days"], found["total_requests"]) == (1, 3)
+    lines = run("report", "--csv", "--by", "tier").stdout.splitlines()
+    assert lines == [
+        "tier,cost_usd,requests,unpriced_events,input_tokens,output_tokens",
+        "economy,0.001000000007,2,1,200,40",
+        "premium,0.001000000007,1,0,100,20",
+    ]
+    assert "take one" in failed(run("report", "--csv", "--json"), 2)
+
+
+@pytest.mark.usefixtures("state")
+def test_a_report_of_nothing_says_so() -> None:
+    assert "nothing was recorded" in run("report").stdout
+    assert one_object(run("report", "--json"))["avg_cost_per_request"] is None
+
+
+@pytest.mark.usefixtures("state")
+def test_serve_refuses_a_family_of_models_with_the_names_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiers = [{"name": "low", "models": ["claude-haiku"]}, {"name": "high", "models": ["claude-opus-4-1"]}]
+    monkeypatch.setenv("TIERWISE_TIERS", json.dumps(tiers))
+    assert "'claude-haiku' is a family of models" in failed(run("serve"))

@@ -14,12 +14,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serving.errors import InputError
+from serving.errors import InputError, LedgerError
 from serving.http.decisions import Decisions
 from serving.http.docs import docs_routes
-from serving.http.errors import on_client_gone, on_http_error, on_input_error, on_unexpected_error
+from serving.http.errors import on_client_gone, on_http_error, on_input_error, on_ledger_error, on_unexpected_error
+from serving.http.ledger import LedgerResource
 from serving.http.metrics import CountRequests, Metrics, metrics_route
 from serving.http.status import status_route
+from serving.ledger.access import LedgerAccess
 from serving.routing.policy import Policy
 from serving.routing.promoted import PromotedRouter
 from serving.routing.rules import NO_RULES, Rules
@@ -37,17 +39,22 @@ def build_app(
 ) -> Starlette:
     """The application over `promoted`; `policy` is that of requests that name none."""
     decisions = Decisions(promoted, settings, policy, metrics, rules)
+    access = LedgerAccess(settings.home / "ledger.db")
+    ledger = LedgerResource(access, settings, metrics, lambda: promoted.router.tiers)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         promoted.refresh()
         _expect(promoted, policy, metrics)
+        _open(access)
         _settle_garbage_collection()
-        watch = asyncio.create_task(_watch(promoted, policy, metrics))
+        watch = asyncio.create_task(_watch(promoted, policy, metrics, access))
         yield
         watch.cancel()
+        await asyncio.to_thread(access.close)
 
-    routes = [*decisions.routes(), status_route(promoted), metrics_route(), *docs_routes(settings)]
+    routes = [*decisions.routes(), *ledger.routes(), status_route(promoted, access), metrics_route(),
+              *docs_routes(settings)]  # fmt: skip
     allowed = {route.path: sorted(route.methods or ()) for route in routes}
     allowed |= {path: ["GET", "HEAD"] for path in _PROBES}
     count = Middleware(CountRequests, metrics=metrics, paths=frozenset(allowed))
@@ -64,6 +71,7 @@ def build_app(
         middleware=[count],
         exception_handlers={
             InputError: on_input_error,
+            LedgerError: on_ledger_error,
             HTTPException: on_http_error,
             ClientDisconnect: on_client_gone,
             Exception: on_unexpected_error,
@@ -72,10 +80,11 @@ def build_app(
     )
 
 
-async def _watch(promoted: PromotedRouter, policy: Policy, metrics: Metrics) -> None:
-    """Take over promotions: a new bundle is verified in a thread while the old one answers."""
+async def _watch(promoted: PromotedRouter, policy: Policy, metrics: Metrics, ledger: LedgerAccess) -> None:
+    """Take over promotions: a new bundle is verified in a thread while the old one answers. And say what is wrong."""
     while True:
         metrics.degraded.set(promoted.problem is not None)
+        metrics.ledger_degraded.set(ledger.problem is not None)
         await asyncio.sleep(_LOOK_EVERY_S)
         try:
             taken = await asyncio.to_thread(promoted.refresh)
@@ -87,6 +96,11 @@ async def _watch(promoted: PromotedRouter, policy: Policy, metrics: Metrics) -> 
         if taken is not None:
             metrics.reloads.labels(outcome="taken" if taken else "refused").inc()
             _settle_garbage_collection()
+
+
+def _open(ledger: LedgerAccess) -> None:
+    with contextlib.suppress(LedgerError):  # it was logged, /status says so, and the next call tries again
+        ledger.store()
 
 
 def _expect(promoted: PromotedRouter, policy: Policy, metrics: Metrics) -> None:

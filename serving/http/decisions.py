@@ -5,7 +5,6 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
-from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -13,7 +12,8 @@ from starlette.routing import Route
 from serving.attribution import Attribution, read_attribution
 from serving.chat import Conversation, read_conversation
 from serving.errors import InputError
-from serving.http.errors import BodyTooLarge, error_object
+from serving.http.body import as_object, read_json
+from serving.http.errors import error_object
 from serving.http.metrics import Metrics
 from serving.routing.policy import Policy
 from serving.routing.promoted import PromotedRouter
@@ -22,6 +22,7 @@ from serving.routing.rules import Rules
 from serving.settings import Settings
 
 _JSON: Final = "application/json"
+_HOLDING: Final = "`messages` or `prompt`"
 _QUICK_CHARS: Final = 512
 """A text up to this long, some 100 tokens, is embedded on the event loop: 8 ms at most, where handing it to a thread
 costs 0.35 ms of every request. Measured with `python -m tests.benchmarks service`."""
@@ -60,13 +61,13 @@ class Decisions:
 
     async def route(self, request: Request) -> Response:
         """One decision."""
-        payload = _object(await _read_json(request, self._settings.max_request_bytes), where="body")
+        payload = as_object(await read_json(request, self._settings.max_request_bytes), where="body", holding=_HOLDING)
         decision = await self._decide(payload, self._promoted.router)
         return Response(decision.model_dump_json(), media_type=_JSON)
 
     async def route_batch(self, request: Request) -> Response:
         """A decision for each request, by the same router; one that is wrong gets an `error` in its place."""
-        payload = _object(await _read_json(request, self._settings.max_batch_bytes), where="body")
+        payload = as_object(await read_json(request, self._settings.max_batch_bytes), where="body", holding=_HOLDING)
         requests = payload.get("requests")
         limit = self._settings.max_batch_requests
         if not isinstance(requests, list) or not 1 <= len(requests) <= limit:
@@ -81,7 +82,7 @@ class Decisions:
 
     def _decide_or_error(self, item: object, index: int, router: Router) -> dict[str, object]:
         try:
-            asked = self._read(_object(item, where=None))
+            asked = self._read(as_object(item, where=None, holding=_HOLDING))
             if asked.explain:  # some milliseconds each, and batches wait in one line
                 raise InputError("is for single requests: ask /route", where="explain")
             return self._decided(asked, router).model_dump()
@@ -123,23 +124,3 @@ class Decisions:
         if asked and not self._settings.explains:
             raise InputError("is switched off in the settings of this service", where="explain")
         return bool(asked)
-
-
-async def _read_json(request: Request, limit: int) -> object:
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise InputError("is compressed, by its content-encoding; send it plain", where="body")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise BodyTooLarge(f"is larger than {limit} bytes, the limit of this endpoint", where="body")
-    try:
-        return from_json(bytes(body), allow_inf_nan=False)
-    except ValueError as error:
-        raise InputError(f"is not JSON: {error}", where="body") from None
-
-
-def _object(value: object, *, where: str | None) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise InputError(f"must be a JSON object with `messages` or `prompt`, not {type(value).__name__}", where=where)
-    return value

@@ -77,6 +77,8 @@ def _page(described: Json, address: str) -> str:
 
 def _operation(method: str, path: str, operation: Json, address: str) -> str:
     parts = [f"<h2><code>{method} {escape(path)}</code></h2>", _paragraph(operation["summary"] + ".")]
+    if "parameters" in operation:
+        parts.append(_table([_parameter(one) for one in operation["parameters"]]))
     if "requestBody" in operation:
         ((media, body),) = operation["requestBody"]["content"].items()
         parts += [
@@ -90,13 +92,19 @@ def _operation(method: str, path: str, operation: Json, address: str) -> str:
     return "\n".join([*parts, _table(_answers(operation["responses"]))])
 
 
+def _parameter(parameter: Json) -> tuple[str, str, str]:
+    schema = parameter["schema"]
+    default = f"default {schema['default']}" if "default" in schema else ""
+    return f"<code>{escape(parameter['name'])}</code> ({escape(parameter['in'])})", _type(schema), escape(default)
+
+
 def _answers(responses: Json) -> list[tuple[str, str, str]]:
     """Status, what it holds, what it means."""
     rows = []
     for status, response in responses.items():
-        ((media, content),) = response["content"].items()
-        holds = _type(content["schema"]) if "$ref" in content["schema"] else f"<code>{escape(media)}</code>"
-        rows.append((status, holds, _marked(response["description"])))
+        for media, content in response["content"].items():
+            holds = _type(content["schema"]) if "$ref" in content["schema"] else f"<code>{escape(media)}</code>"
+            rows.append((status, holds, _marked(response["description"])))
     return rows
 
 

@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from serving.errors import InputError
+from serving.errors import InputError, LedgerError
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,16 @@ def on_http_error(_request: Request, error: Exception) -> Response:
         {"error": error_object(str(error.detail), kind, None)},
         status_code=error.status_code,
         headers=error.headers,
+    )
+
+
+def on_ledger_error(_request: Request, error: Exception) -> Response:
+    """503: what cannot be written down is not done."""
+    assert isinstance(error, LedgerError)
+    return JSONResponse(
+        {"error": error_object("the ledger cannot be written or read; /status says why", "api_error", None)},
+        status_code=503,
+        headers={"Retry-After": "1"},
     )
 
 

@@ -36,6 +36,10 @@ class Metrics:
             "1 while the promoted router or its encoder cannot be used",
             multiprocess_mode="livemax",
         )
+        self.ledger_events = Counter("tierwise_ledger_events", "Events recorded", ["kind", "status"])
+        self.ledger_degraded = Gauge(
+            "tierwise_ledger_degraded", "1 while the ledger cannot be written", multiprocess_mode="livemax"
+        )
         self.served = Summary("tierwise_served", "What the default policy decided alone", ["of"])
         self.expected = Gauge(
             "tierwise_expected",

@@ -7,6 +7,8 @@ from pydantic.json_schema import models_json_schema
 from serving import __version__
 from serving.http.request_schema import BATCH_EXAMPLES, REQUEST_SCHEMAS, ROUTE_EXAMPLES, Json, ref
 from serving.http.status import Status
+from serving.ledger.recorded import RecordedCall
+from serving.ledger.report import DIMENSIONS, MOST_DAYS
 from serving.routing.router import Decision, ExplainedDecision
 from serving.settings import Settings
 
@@ -22,8 +24,10 @@ def document(settings: Settings) -> Json:
         [(model, "serialization") for model in (Decision, ExplainedDecision, Status)],
         ref_template="#/components/schemas/{model}",
     )
+    call = RecordedCall.model_json_schema(ref_template="#/components/schemas/{model}")
     batch = _batch_request(settings.max_batch_requests)
     answers = {"BatchAnswer": _BATCH_ANSWER, "Error": _ERROR, "ErrorDetail": _ERROR_DETAIL, "TimedOut": _TIMED_OUT}
+    answers |= {"RecordedCall": call, "LedgerEvent": _LEDGER_EVENT, "LedgerReport": _LEDGER_REPORT}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -35,6 +39,8 @@ def document(settings: Settings) -> Json:
         "paths": {
             "/route": {"post": _route(settings.max_request_bytes)},
             "/route/batch": {"post": _route_batch(settings.max_batch_bytes)},
+            "/ledger/events": {"post": _record(settings.max_request_bytes)},
+            "/ledger/report": {"get": _report()},
             "/status": {"get": _get("status", "What serves", "The router, its tiers and any problem", ref("Status"))},
             "/metrics": {"get": _get("metrics", "What the service counts", "All workers' counts, for Prometheus")},
             "/healthz": {"get": _get("healthz", "The same as /livez", "It is")},
@@ -64,6 +70,35 @@ def _route_batch(max_bytes: int) -> Json:
         "description": f"At most {max_bytes:,} bytes. A request that is wrong has an `error` in its place.",
         "requestBody": _body(ref("BatchRequest"), BATCH_EXAMPLES),
         "responses": {"200": _answer("A decision or an error for each, in order", ref("BatchAnswer")), **_REFUSALS},
+    }
+
+
+def _record(max_bytes: int) -> Json:
+    key = {"name": "Idempotency-Key", "in": "header", "required": False,
+           "schema": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~]+$"}}  # fmt: skip
+    return {
+        "operationId": "record",
+        "summary": "Record a call that was made elsewhere",
+        "description": f"At most {max_bytes:,} bytes. Answered once the event would survive a crash.",
+        "parameters": [key],
+        "requestBody": _body(ref("RecordedCall"), _CALL_EXAMPLES),
+        "responses": {"200": _answer("What was recorded", ref("LedgerEvent")), **_REFUSALS, "503": _UNWRITTEN},
+    }
+
+
+def _report() -> Json:
+    schemas: dict[str, Json] = {
+        "days": {"type": "integer", "minimum": 1, "maximum": MOST_DAYS, "default": 7},
+        "by": {"enum": list(DIMENSIONS)},
+        "format": {"enum": ["json", "csv"], "default": "json"},
+    }
+    report = _answer("The report", ref("LedgerReport"))
+    report["content"]["text/csv"] = {"schema": {"type": "string"}}
+    return {
+        "operationId": "report",
+        "summary": "What was spent and saved in the last days, today included, in UTC",
+        "parameters": [{"name": name, "in": "query", "required": False, "schema": schemas[name]} for name in schemas],
+        "responses": {"200": report, "400": _REFUSALS["400"], "503": _UNWRITTEN},
     }
 
 
@@ -109,6 +144,58 @@ _REFUSALS: Final[Json] = {
     "413": _answer("Larger than the limit", ref("Error")),
     "500": _answer("A defect of the service, whose log has the traceback", ref("Error")),
     "504": _answer("Not answered, or not received, within two minutes", ref("TimedOut")),
+}
+_UNWRITTEN: Final = _answer("The ledger cannot be written or read; nothing was recorded", ref("Error"))
+_CALL_EXAMPLES: Final[Json] = {
+    "reported": {
+        "summary": "As a client of OpenAI has it at hand",
+        "value": {
+            "model": "gpt-4.1-mini",
+            "decision_id": "dec_9f3b",
+            "usage": {"prompt_tokens": 812, "completion_tokens": 120, "total_tokens": 932},
+            "latency_ms": 940,
+            "metadata": {"team": "support", "feature": "summary"},
+        },
+    },
+    "paid": {"summary": "What was paid is known", "value": {"model": "in-house-7b", "cost_usd": "0.00004"}},
+}
+_USD: Final[Json] = {"type": ["number", "null"], "description": "US dollars, with all digits; null where unknown"}
+_LEDGER_EVENT: Final[Json] = {
+    "type": "object",
+    "required": ["object", "key", "recorded", "tier", "cost_usd", "price", "saved_usd"],
+    "properties": {
+        "object": {"const": "ledger.event"},
+        "key": {"type": "string", "description": "the key it has; a new one where none was given"},
+        "recorded": {"type": "boolean", "description": "false: the key was there already, and nothing changed"},
+        "tier": {"type": ["string", "null"]},
+        "cost_usd": _USD,
+        "price": {"type": ["object", "null"], "description": "the price list and the date of the price"},
+        "saved_usd": {"type": "object", "description": "by kind of saving"},
+    },
+}
+_LEDGER_REPORT: Final[Json] = {
+    "type": "object",
+    "required": ["period_days", "total_cost_usd", "total_requests", "savings", "unknown"],
+    "properties": {
+        "period_days": {"type": "integer"},
+        "total_cost_usd": _USD,
+        "total_requests": {"type": "integer"},
+        "avg_cost_per_request": {**_USD, "description": "over requests whose cost is known"},
+        "projected_monthly_cost": {**_USD, "description": "thirty days like those since the first event"},
+        **{
+            name: {
+                "type": "array",
+                "items": {"type": "object"},
+                "description": "dearest first; they add up to the total",
+            }
+            for name in ("by_model", "by_tier")
+        },
+        "daily": {"type": "array", "items": {"type": "object"}, "description": "days with events; they add up as well"},
+        "top_features": {"type": "array", "items": {"type": "object"}, "description": "the ten dearest"},
+        "top_teams": {"type": "array", "items": {"type": "object"}, "description": "the ten dearest"},
+        "savings": {"type": "object", "description": "by kind, what was spent on saving, and what is left: net_usd"},
+        "unknown": {"type": "object", "description": "events whose cost or tokens are unknown, and in no sum"},
+    },
 }
 _BATCH_ANSWER: Final[Json] = {
     "type": "object",

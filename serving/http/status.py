@@ -11,6 +11,7 @@ from starlette.routing import Route
 from serving import __version__
 from serving.classifier.bundle import Threshold
 from serving.classifier.encoder import EncoderIdentity
+from serving.ledger.access import LedgerAccess
 from serving.routing.promoted import PromotedRouter
 from serving.tiers import Tier
 
@@ -20,7 +21,7 @@ class Status(BaseModel):
 
     tierwise: version of the software. router: `version@digest` as decisions name it. created: when it was trained.
     encoder: null when features alone decide. problem: why the promoted router, or its encoder, is not in use;
-    null unless degraded.
+    null unless degraded. ledger_problem: why nothing can be recorded; null when it can.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,9 +37,10 @@ class Status(BaseModel):
     thresholds: tuple[Threshold, ...]
     degraded: bool
     problem: str | None
+    ledger_problem: str | None
 
 
-def status_route(promoted: PromotedRouter) -> Route:
+def status_route(promoted: PromotedRouter, ledger: LedgerAccess) -> Route:
     """`GET /status`."""
 
     async def status(_request: Request) -> Response:
@@ -53,8 +55,9 @@ def status_route(promoted: PromotedRouter) -> Route:
             encoder=None if memo is None else memo.encoder.identity,
             tiers=router.tiers,
             thresholds=router.thresholds,
-            degraded=problem is not None,
+            degraded=problem is not None or ledger.problem is not None,
             problem=problem,
+            ledger_problem=ledger.problem,
         )
         return Response(found.model_dump_json(), media_type="application/json")
 

@@ -9,7 +9,7 @@ from serving.ledger.usage import Usage
 
 Kind = Literal["call", "cache_hit", "judge", "embedding", "batch_line"]
 Status = Literal["started", "ok", "error", "cancelled"]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]+$")]
 PicoUsd = Annotated[int, Field(ge=0, le=2**62, strict=True)]
 """1e-12 USD; 2^62 of them are 4.6 million dollars, for one call."""
 SavingKind = Literal["routing", "cache", "compression", "limits", "batch"]

@@ -12,14 +12,15 @@ class Totals(NamedTuple):
     """Sums over the events of one day, or of all days asked for, and one value of a dimension, None where it has none.
 
     requests: calls, cache hits and batch lines, however many attempts each took.
-    unpriced: how many of the events have no known cost; unmetered: how many no known usage. saved_pico_usd: by kind of
-    saving, in the order of `SAVINGS`. spent_on_saving_pico_usd: the part of cost that judge calls, embeddings and
-    wasted attempts are.
+    unpriced, unpriced_requests: how many events, and requests, have no known cost; unmetered: how many events no known
+    usage. saved_pico_usd: by kind of saving, in the order of `SAVINGS`. spent_on_saving_pico_usd: the part of cost that
+    judge calls, embeddings and wasted attempts are.
     """
 
     day: date | None
     value: str | None
     requests: int
+    unpriced_requests: int
     events: int
     cost_pico_usd: int
     unpriced: int

@@ -10,7 +10,9 @@ from serving.ledger.events import SAVINGS, Event
 from serving.ledger.sqlite.money import PICO, USD, added, split
 
 DIMENSIONS: Final = ("total", "kind", "model", "tier", "feature", "team", "user")
-COUNTS: Final = ("requests", "events", "unpriced", "unmetered", "input_tokens", "output_tokens")
+COUNTS: Final = (
+    "requests", "unpriced_requests", "events", "unpriced", "unmetered", "input_tokens", "output_tokens",
+)  # fmt: skip
 MONEY: Final = ("cost", "spent_on_saving", *(f"saved_{kind}" for kind in SAVINGS))
 UNSET: Final = ""
 """The value of a dimension that an event does not have: no name is empty."""
@@ -49,10 +51,13 @@ def _amounts(event: Event) -> dict[str, int]:
     usage = event.usage
     costs_nothing = event.kind == "cache_hit"  # no call was made: nothing to price or to meter
     on_saving = event.wasted or event.kind in ("judge", "embedding")
+    request = event.kind in ("call", "cache_hit", "batch_line") and not event.wasted
+    unpriced = event.cost is None and not costs_nothing
     return {
-        "requests": int(event.kind in ("call", "cache_hit", "batch_line") and not event.wasted),
+        "requests": int(request),
+        "unpriced_requests": int(request and unpriced),
         "events": 1,
-        "unpriced": int(event.cost is None and not costs_nothing),
+        "unpriced": int(unpriced),
         "unmetered": int(not costs_nothing and not _metered(event)),
         "input_tokens": 0 if usage is None else usage.input_tokens or 0,
         "output_tokens": 0 if usage is None else usage.output_tokens or 0,

@@ -1,0 +1,100 @@
+"""The ledger over HTTP: calls made elsewhere go in, reports come out."""
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final, get_args
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from serving.errors import InputError
+from serving.http.body import as_object, read_json
+from serving.http.metrics import Metrics
+from serving.ledger.access import LedgerAccess
+from serving.ledger.prices import PriceBook
+from serving.ledger.recorded import read_call
+from serving.ledger.report import DIMENSIONS, MOST_DAYS, Dimension, Report, make_report, usd
+from serving.ledger.report_text import exact_json, report_csv, report_json
+from serving.settings import Settings
+from serving.tiers import Tier
+
+_JSON: Final = "application/json"
+_DAYS: Final = 7
+_KEY: Final = re.compile(r"[!-~]{1,256}")
+
+
+class LedgerResource:
+    """Handlers of `/ledger/…`. ladder: the tiers in service at the moment."""
+
+    def __init__(
+        self, access: LedgerAccess, settings: Settings, metrics: Metrics, ladder: Callable[[], Sequence[Tier]]
+    ) -> None:
+        self._access = access
+        self._limit = settings.max_request_bytes
+        self._prices = PriceBook(settings.prices)
+        self._metrics = metrics
+        self._ladder = ladder
+
+    def routes(self) -> list[Route]:
+        """The routes of this resource."""
+        return [
+            Route("/ledger/events", self.record, methods=["POST"]),
+            Route("/ledger/report", self.report, methods=["GET"]),
+        ]
+
+    async def record(self, request: Request) -> Response:
+        """Answered once the event would survive a crash."""
+        payload = as_object(await read_json(request, self._limit), where="body", holding="a `model`")
+        event = read_call(payload, self._prices, self._ladder(), _key(request.headers.get("idempotency-key")))
+        store = self._access.store()
+        (recorded,) = await asyncio.wrap_future(store.record([event]))
+        if recorded:
+            self._metrics.ledger_events.labels(kind=event.kind, status=event.status).inc()
+        body = {
+            "object": "ledger.event",
+            "key": event.key,
+            "recorded": recorded,
+            "tier": event.tier,
+            "cost_usd": None if event.cost is None else usd(event.cost.pico_usd),
+            "price": None if event.cost is None else {"source": event.cost.source, "dated": event.cost.dated},
+            "saved_usd": {kind: usd(amount) for kind, amount in event.saved.items()},
+        }
+        return Response(exact_json(body), media_type=_JSON)
+
+    async def report(self, request: Request) -> Response:
+        """The report, as JSON or, asked for by `format=csv`, as CSV."""
+        asked = dict(request.query_params)
+        days = _days(asked.pop("days", str(_DAYS)))
+        by, form = _dimension(asked.pop("by", None)), asked.pop("format", "json")
+        if form not in ("json", "csv"):
+            raise InputError(f"must be json or csv, not {form[:40]!r}", where="format")
+        if asked:
+            raise InputError("is not a parameter; there are days, by and format", where=sorted(asked)[0][:40])
+        found = await asyncio.to_thread(self._report, days, by)
+        if form == "csv":
+            return Response(report_csv(found), media_type="text/csv")
+        return Response(report_json(found), media_type=_JSON)
+
+    def _report(self, days: int, by: Dimension | None) -> Report:
+        return make_report(self._access.store(), days, datetime.now(UTC).date(), by=by)
+
+
+def _key(header: str | None) -> str | None:
+    if header is not None and not _KEY.fullmatch(header):
+        raise InputError("must be 1 to 256 printable characters of ASCII, without blanks", where="Idempotency-Key")
+    return header
+
+
+def _days(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST_DAYS):
+        raise InputError(f"must be a whole number from 1 to {MOST_DAYS}, not {text[:40]!r}", where="days")
+    return int(text)
+
+
+def _dimension(text: str | None) -> Dimension | None:
+    if text is None or text in get_args(Dimension):
+        return text  # type: ignore[return-value]
+    raise InputError(f"must be one of {', '.join(DIMENSIONS)}, not {text[:40]!r}", where="by")
