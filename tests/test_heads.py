@@ -106,7 +106,7 @@ def test_a_tier_with_all_its_labels_in_one_group_is_cross_validated_without_them
     acceptable = examples.acceptable.copy()
     acceptable[40:, 2] = np.nan
     groups = np.maximum(np.arange(400) - 39, 0)
-    log_odds = cross_validated(replace(examples, acceptable=acceptable), RECIPE, groups)
+    log_odds = cross_validated(replace(examples, acceptable=acceptable), RECIPE, groups, 4)
     assert np.isnan(log_odds[:40, 2]).all()
     assert np.isfinite(log_odds[:, :2]).all()
 
@@ -121,7 +121,7 @@ def test_a_prior_decides_where_there_are_few_labels_and_gives_way_to_many() -> N
 
     def error(examples: Examples, truth: Examples, prior: Kernel | None) -> float:
         choice = choose(examples, replace(RECIPE, prior=prior), np.arange(len(examples)), "kernel")
-        unseen = cross_validated(examples, choice.recipe, np.arange(len(examples)))
+        unseen = cross_validated(examples, choice.recipe, np.arange(len(examples)), 10)
         heads = calibrated(fit_heads(examples, choice.recipe), unseen, examples)
         return float(((proba(heads, truth.take(judged)) - truth.acceptable[judged]) ** 2).mean())
 

@@ -14,7 +14,7 @@ from training.config import TrainingConfig
 from training.data import public_data
 from training.encoders import DEFAULT_ENCODER
 from training.fitting.choice import choose
-from training.fitting.cross_validation import cross_validated
+from training.fitting.cross_validation import TO_CALIBRATE, cross_validated
 from training.fitting.examples import Examples
 from training.fitting.heads import Members, Recipe, calibrated, fit_heads
 from training.fitting.prior import fit_prior, without_copies
@@ -41,7 +41,7 @@ def fitted(
 ) -> Heads:
     """Calibrated heads; groups (n,) are never divided in cross-validation."""
     choice = choose(examples, Recipe(CONFIG.heads, "kernel", prior, CONFIG.seed), groups, members)
-    unseen = cross_validated(examples, choice.recipe, groups)
+    unseen = cross_validated(examples, choice.recipe, groups, TO_CALIBRATE)
     return calibrated(fit_heads(examples, choice.recipe), unseen, examples)
 
 

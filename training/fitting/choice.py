@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.classifier.proba import FloatArray, log_odds, sigmoid
-from training.fitting.cross_validation import cross_validated
+from training.fitting.cross_validation import TO_CHOOSE, cross_validated
 from training.fitting.examples import Examples
 from training.fitting.heads import Members, Recipe, platt
 
@@ -60,13 +60,13 @@ def choose(
     With `auto` the trees join the kernel where that lowers the Brier score with 95 % confidence.
     """
     recipe = replace(recipe, members="kernel")
-    kernel = alone = cross_validated(examples, replace(recipe, prior=None), groups)
+    kernel = alone = cross_validated(examples, replace(recipe, prior=None), groups, TO_CHOOSE)
     if recipe.prior is not None:
-        whole = cross_validated(examples, recipe, groups)
+        whole = cross_validated(examples, recipe, groups, TO_CHOOSE)
         recipe = replace(recipe, prior_share=_share_of_prior(alone, whole, examples))
         kernel = _mixed(alone, whole, recipe.prior_share)
     both = replace(recipe, members="kernel and trees")
-    trees = kernel if wanted == "kernel" else cross_validated(examples, both, groups)
+    trees = kernel if wanted == "kernel" else cross_validated(examples, both, groups, TO_CHOOSE)
     if np.isnan(examples.judged() + kernel).all():  # too few groups; or complaints alone, which teach and judge nothing
         return Choice(both if wanted == "kernel and trees" else recipe)
     loss = {name: (sigmoid(z) - examples.judged()) ** 2 for name, z in

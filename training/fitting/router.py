@@ -19,7 +19,7 @@ from serving.routing.promise import promised_thresholds
 from serving.tiers import Tier
 from training.config import TrainingConfig
 from training.fitting.choice import Choice, choose
-from training.fitting.cross_validation import cross_validated
+from training.fitting.cross_validation import TO_CALIBRATE, cross_validated
 from training.fitting.examples import PARTS, Examples
 from training.fitting.heads import Recipe, calibrated, check_labels, fit_heads
 from training.fitting.prior import PublicPrior
@@ -62,9 +62,9 @@ def fit_bundle(
     recipe = Recipe(config.heads, "kernel", None if prior is None else prior.kernel, config.seed)
     together = groups[part == PARTS.index("fit")]
     choice = choose(fit, recipe, _judged_apart(fit, together), config.heads.members)
-    unseen = cross_validated(fit, choice.recipe, together)
+    unseen = cross_validated(fit, choice.recipe, together, TO_CALIBRATE)
     by_features = replace(recipe, members="kernel")
-    unseen_by_features = cross_validated(fit, by_features, together, features_only=True)
+    unseen_by_features = cross_validated(fit, by_features, together, TO_CALIBRATE, features_only=True)
     draft = Bundle(
         manifest=Manifest(
             created=datetime.now(UTC),
