@@ -58,7 +58,7 @@ def decision_tokens(bundle: Bundle) -> float:
 
 
 def test_hard_prompts_go_up_and_easy_ones_stay_down(bundle: Bundle) -> None:
-    value = Policy("value", 0.2)
+    value = Policy("value", 0.1)
     assert router(bundle).decide(EASY, value).tier == "economy"
     assert router(bundle).decide(HARD, value).tier != "economy"
 

@@ -38,11 +38,17 @@ def _pico_usd(value: object) -> object:
 Usd = Annotated[PicoUsd | None, BeforeValidator(_pico_usd, json_schema_input_type=float | str | None)]
 
 
+def _text(value: object) -> object:
+    if value is not None and not isinstance(value, str):
+        raise ValueError("must be text: 2026-11-26T12:00:00Z")
+    return value
+
+
 class RecordedCall(BaseModel):
     """What `POST /ledger/events` takes. Cost is what was paid, where it is known; otherwise it follows from model and
     usage by the price of the day."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     model: Name = Field(description="the model that answered")
     provider: Name | None = Field(None, description="who serves it; not given: by the name of the model")
@@ -54,7 +60,9 @@ class RecordedCall(BaseModel):
     kind: Literal["call", "judge", "embedding", "batch_line"] = "call"
     status: Literal["ok", "error", "cancelled"] = "ok"
     error: Name | None = Field(None, description="the provider's code, not its message")
-    time: UtcTime | None = Field(None, description="when it was made, with its zone; not given: now")
+    time: Annotated[UtcTime | None, BeforeValidator(_text, json_schema_input_type=UtcTime | None)] = Field(
+        None, strict=False, description="when it was made, with its zone; not given: now"
+    )
     latency_ms: int | None = Field(None, ge=0, le=2**40)
     batch: bool = Field(False, description="whether it costs the price of batches")
     wasted: bool = Field(False, description="whether nobody got the answer: it was tried again, or escalated")
