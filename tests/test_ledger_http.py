@@ -98,6 +98,7 @@ def test_a_call_that_a_decision_chose_saved_what_the_top_tier_would_have_cost_be
     """The ladder's top model is `large`: 1,000 × 10 + 100 × 30 millionths, against 1,000 × 1 + 100 × 3."""
     answer = recorded(client, model="small", decision_id="dec_1")
     assert (answer["tier"], answer["saved_usd"]) == ("economy", {"routing": Decimal("0.0117")})
+    assert recorded(client, model="small-2026-01-01", model_asked="small")["tier"] == "economy"
     assert recorded(client, model="small")["saved_usd"] == {}  # nothing was decided
     assert recorded(client, model="small", decision_id="dec_2", wasted=True)["saved_usd"] == {}
     recorded(client, model="small", kind="judge")

@@ -66,7 +66,9 @@ class RecordedCall(BaseModel):
     latency_ms: int | None = Field(None, ge=0, le=2**40)
     batch: bool = Field(False, description="whether it costs the price of batches")
     wasted: bool = Field(False, description="whether nobody got the answer: it was tried again, or escalated")
-    tier: Name | None = Field(None, description="not given: the tier of the ladder that has the model")
+    tier: Name | None = Field(
+        None, description="not given: the tier of the ladder that has the model, or the one asked for"
+    )
     decision_id: Name | None = Field(None, description="of the decision of /route that chose the model")
     request_id: Name | None = None
     user: Name | None = None
@@ -111,7 +113,8 @@ def _event(
         if single is not None:
             saved["batch"] = single.pico_usd - cost.pico_usd
     same = call.model_dump(exclude=set(_READ_APART))
-    tier = call.tier or next((tier.name for tier in ladder if call.model in tier.models), None)
+    names = {call.model, call.model_asked}  # a provider answers with a dated name where it was asked by another
+    tier = call.tier or next((tier.name for tier in ladder if names.intersection(tier.models)), None)
     return Event(
         **same, key=key, time=at, usage=usage, cost=cost, saved=saved, tier=tier,
         team=who.team, feature=who.feature, session_id=who.session_id,

@@ -80,7 +80,8 @@ def _text(report: Report) -> Iterator[str]:
     if total.events == 0:
         yield "nothing was recorded"
         return
-    yield f"spent {_shown(total.cost_pico_usd)} on {total.requests:,} requests" + _average(report)
+    plural = "" if total.requests == 1 else "s"
+    yield f"spent {_shown(total.cost_pico_usd)} on {total.requests:,} request{plural}" + _average(report)
     if total.unpriced or total.unmetered:
         yield (
             f"unknown, and in no sum: the cost of {total.unpriced:,} of {total.events:,} events, "

@@ -18,7 +18,9 @@ from typing import Final
 
 from tests.benchmarks.figures import Figure, table
 
-NAMES: Final = ("training", "imports", "features", "hostile", "encoder", "decision", "rules", "service", "promotion")
+NAMES: Final = (
+    "training", "imports", "features", "hostile", "encoder", "decision", "rules", "ledger", "service", "promotion",
+)  # fmt: skip
 
 
 def main() -> int:

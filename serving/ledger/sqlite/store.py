@@ -18,7 +18,7 @@ from serving.ledger.sqlite.writer import GroupCommit
 from serving.ledger.store import Totals
 
 _PAGE: Final = 1_000
-_INSERT: Final = (
+INSERT: Final = (
     f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "
     "ON CONFLICT (tenant, key) DO NOTHING"
 )
@@ -92,7 +92,7 @@ class SqliteLedger:
 
     def _write_one(self, event: Event, sums: Rollups) -> bool:
         row = row_of(event)
-        if self._connection.execute(_INSERT, row).rowcount:
+        if self._connection.execute(INSERT, row).rowcount:
             sums.add(event)
             return True
         if event.status == "started":
