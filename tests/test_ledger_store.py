@@ -4,6 +4,7 @@ import random
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -195,22 +196,23 @@ def test_a_ledger_that_does_not_keep_up_takes_no_more(
     assert total(ledger).events == 10 - len(refused)
 
 
-@pytest.mark.parametrize("done", range(1, len(MIGRATIONS)))
-def test_a_file_of_an_earlier_version_is_brought_up_to_date_and_keeps_its_rows(tmp_path: Path, done: int) -> None:
-    path = tmp_path / "ledger.db"
-    migrate(path, MIGRATIONS[:done])
-    old = connect(path)
-    old.execute(
-        "INSERT INTO events (tenant, key, kind, status, time_us, usage_estimated, cached, wasted) "
-        "VALUES ('acme', 'old', 'call', 'ok', 1700000000000000, 0, 0, 0)"
-    )
-    old.close()
-    store = SqliteLedger(path)
-    assert store.record([event("new")]).result() == (True,)
-    assert [one.key for one in store.events(*ALWAYS)] == ["old", "new"]
-    store.close()
-    with pytest.raises(LedgerError, match=r"has schema \d, and this version of Tierwise knows 0; update Tierwise"):
-        migrate(path, ())
+def test_a_file_of_an_earlier_version_is_brought_up_to_date_and_keeps_its_rows(ledger: SqliteLedger) -> None:
+    ledger.record([event("old")]).result()
+    later = (*MIGRATIONS, "ALTER TABLE events ADD COLUMN colour TEXT DEFAULT 'red'; CREATE INDEX c ON events (colour)")
+    for _ in range(2):  # the second time there is nothing to do
+        migrate(ledger._path, later)
+    with closing(connect(ledger._path)) as file:
+        assert file.execute("SELECT key, colour FROM events").fetchall() == [("old", "red")]
+        assert file.execute("PRAGMA user_version").fetchone() == (len(later),)
+    with pytest.raises(LedgerError, match=r"has schema \d+, and this version of Tierwise knows \d+; update Tierwise"):
+        SqliteLedger(ledger._path)
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(ledger: SqliteLedger) -> None:
+    with pytest.raises(LedgerError, match="cannot be prepared: no such table: absent"):
+        migrate(ledger._path, (*MIGRATIONS, "CREATE TABLE extra (a); DROP TABLE absent"))
+    with closing(connect(ledger._path)) as file:
+        assert file.execute("SELECT name FROM sqlite_master WHERE name = 'extra'").fetchall() == []
 
 
 def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
