@@ -4,11 +4,11 @@ import os
 import socket
 import sys
 from datetime import UTC, datetime
-from typing import Literal
 
 import click
 
 from serving.errors import ConfigurationError, InputError
+from serving.ledger.report import DIMENSIONS, MOST_DAYS, Dimension
 from serving.settings import Settings, read_settings
 
 
@@ -101,17 +101,11 @@ def _check(settings: Settings) -> None:
 
 
 @click.command()
-@click.option(
-    "--days", type=click.IntRange(1, 3660), default=7, show_default=True, help="Up to and including today, UTC."
-)
-@click.option(
-    "--by", type=click.Choice(["model", "tier", "feature", "team", "user", "kind"]), help="A table of this alone."
-)
+@click.option("--days", type=click.IntRange(1, MOST_DAYS), default=7, show_default=True, help="Today included, in UTC.")
+@click.option("--by", type=click.Choice(DIMENSIONS), help="A table of this alone.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--csv", "as_csv", is_flag=True, help="Lines of days, or of --by.")
-def report(
-    days: int, by: Literal["model", "tier", "feature", "team", "user", "kind"] | None, as_json: bool, as_csv: bool
-) -> None:
+def report(days: int, by: Dimension | None, as_json: bool, as_csv: bool) -> None:
     """What was spent and saved, from the ledger in TIERWISE_HOME."""
     from serving.ledger.report import make_report
     from serving.ledger.report_text import report_csv, report_json, report_text

@@ -176,7 +176,7 @@ def test_a_report_that_cannot_be_is_refused(client: Client, query: str, param: s
 
 
 def test_while_the_ledger_cannot_be_opened_nothing_is_recorded_and_decisions_go_on(
-    tmp_path: Path, bundle: Bundle
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "ledger.db").mkdir()
     with application(tmp_path / "app", bundle, Settings(home=tmp_path)) as client:
@@ -186,6 +186,10 @@ def test_while_the_ledger_cannot_be_opened_nothing_is_recorded_and_decisions_go_
         assert status["degraded"]
         assert "ledger.db" in status["ledger_problem"]
         assert client.post("/route", {"prompt": "hello"}).status_code == 200
+        (tmp_path / "ledger.db").rmdir()
+        monkeypatch.setattr("serving.ledger.access._TRY_AGAIN_S", 0.0)
+        assert recorded(client)["recorded"]
+        assert client.get("/status").json()["ledger_problem"] is None
 
 
 def test_what_a_client_named_is_only_data(client: Client, tmp_path: Path) -> None:

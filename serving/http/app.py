@@ -46,7 +46,7 @@ def build_app(
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         promoted.refresh()
         _expect(promoted, policy, metrics)
-        _open(access)
+        await _open(access)
         _settle_garbage_collection()
         watch = asyncio.create_task(_watch(promoted, policy, metrics, access))
         yield
@@ -86,6 +86,8 @@ async def _watch(promoted: PromotedRouter, policy: Policy, metrics: Metrics, led
         metrics.degraded.set(promoted.problem is not None)
         metrics.ledger_degraded.set(ledger.problem is not None)
         await asyncio.sleep(_LOOK_EVERY_S)
+        if ledger.opened is None:
+            await _open(ledger)
         try:
             taken = await asyncio.to_thread(promoted.refresh)
             if taken:
@@ -98,9 +100,9 @@ async def _watch(promoted: PromotedRouter, policy: Policy, metrics: Metrics, led
             _settle_garbage_collection()
 
 
-def _open(ledger: LedgerAccess) -> None:
-    with contextlib.suppress(LedgerError):  # it was logged, /status says so, and the next call tries again
-        ledger.store()
+async def _open(ledger: LedgerAccess) -> None:
+    with contextlib.suppress(LedgerError):  # it was logged, /status says so, and it is tried again
+        await asyncio.to_thread(ledger.store)
 
 
 def _expect(promoted: PromotedRouter, policy: Policy, metrics: Metrics) -> None:

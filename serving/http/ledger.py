@@ -49,7 +49,8 @@ class LedgerResource:
         """Answered once the event would survive a crash."""
         payload = as_object(await read_json(request, self._limit), where="body", holding="a `model`")
         event = read_call(payload, self._prices, self._ladder(), _key(request.headers.get("idempotency-key")))
-        store = self._access.store()
+        if (store := self._access.opened) is None:
+            store = await asyncio.to_thread(self._access.store)
         (recorded,) = await asyncio.wrap_future(store.record([event]))
         if recorded:
             self._metrics.ledger_events.labels(kind=event.kind, status=event.status).inc()

@@ -32,8 +32,16 @@ class LedgerAccess:
             return self._store.problem
         return None if self._failure is None else str(self._failure)
 
+    @property
+    def opened(self) -> LedgerStore | None:
+        """The store, if it is open already."""
+        return self._store
+
     def store(self) -> LedgerStore:
-        """The store. Raises LedgerError when it cannot be opened; a second later it is tried again."""
+        """The store, which to open can take seconds while another process holds the file.
+
+        Raises LedgerError when it cannot be opened; a second later it is tried again.
+        """
         with self._lock:
             if self._store is not None:
                 return self._store
