@@ -1,7 +1,6 @@
 """The ledger in SQLite: what is written, what is summed, and what happens when it cannot be."""
 
 import random
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -227,5 +226,16 @@ def test_a_dimension_that_is_not_kept_is_refused(ledger: SqliteLedger) -> None:
 
 
 def test_a_reader_cannot_write(ledger: SqliteLedger) -> None:
-    with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        ledger._reader().execute("DELETE FROM events")
+    with (
+        pytest.raises(LedgerError, match="cannot be read: attempt to write a readonly database"),
+        ledger._reader() as file,
+    ):
+        file.execute("DELETE FROM events")
+
+
+def test_a_file_that_was_damaged_cannot_be_read_and_says_so(ledger: SqliteLedger) -> None:
+    ledger.record([event("a")]).result()
+    with closing(connect(ledger._path)) as file:
+        file.execute("DROP TABLE rollups")
+    with pytest.raises(LedgerError, match=r"ledger\.db: cannot be read: no such table: rollups"):
+        ledger.totals("total", DAY, DAY)

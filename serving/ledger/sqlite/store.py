@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import date, datetime
 from pathlib import Path
 from typing import Final
@@ -62,7 +62,7 @@ class SqliteLedger:
             f"GROUP BY {day}, value ORDER BY {day}, value"
         )
         asked = (dimension, since.toordinal(), until.toordinal(), tenant, tenant)
-        with closing(self._reader()) as reader:
+        with self._reader() as reader:
             return [_totals(row) for row in reader.execute(query, asked)]
 
     def events(self, since: datetime, until: datetime, *, tenant: str | None = None) -> Iterator[Event]:
@@ -73,7 +73,7 @@ class SqliteLedger:
         )
         last, end = (microseconds(since) - 1, 2**62), microseconds(until)
         time = 1 + COLUMNS.index("time_us")
-        with closing(self._reader()) as reader:
+        with self._reader() as reader:
             while rows := reader.execute(query, (*last, end, tenant, tenant)).fetchall():
                 yield from (event_of(row[1:]) for row in rows)
                 last = rows[-1][time], rows[-1][0]
@@ -107,13 +107,15 @@ class SqliteLedger:
         sums.add(event.model_copy(update={"time": before.time}))
         return True
 
-    def _reader(self) -> sqlite3.Connection:
-        try:
-            reader = connect(self._path)
-            reader.execute("PRAGMA query_only = ON")
-        except sqlite3.Error as error:
-            raise LedgerError(f"{self._path}: cannot be read: {error}") from None
-        return reader
+    @contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        """A connection that cannot write. Raises LedgerError when it cannot read either."""
+        with closing(connect(self._path)) as reader:
+            try:
+                reader.execute("PRAGMA query_only = ON")
+                yield reader
+            except sqlite3.Error as error:
+                raise LedgerError(f"{self._path}: cannot be read: {error}") from None
 
 
 def _totals(row: tuple[int | str | None, ...]) -> Totals:
