@@ -151,6 +151,21 @@ def test_unknown_usage_costs_something_unknown() -> None:
     assert LISTED.cost("gpt-4o", Usage(output_tokens=5), LATE) is None
 
 
+def test_an_answer_whose_tokens_were_not_told_costs_something_unknown_and_an_embedding_has_none() -> None:
+    assert LISTED.cost("gpt-4o", Usage(input_tokens=10), LATE) is None
+    assert PriceBook([entry()]).cost("mine", Usage(input_tokens=10), LATE) is None
+    embedded = LISTED.cost("text-embedding-3-small", Usage(input_tokens=1_000), LATE, provider="openai")
+    assert embedded is not None
+    assert embedded.pico_usd == 20_000_000  # .02 a million
+
+
+@pytest.mark.parametrize("model", ["gemini-2.5-flash", "gpt-4o-realtime-preview", "gpt-4o"])
+def test_tokens_that_cannot_be_told_apart_cost_something_unknown_or_known_and_never_fail(model: str) -> None:
+    usage = Usage(input_tokens=10, cached_input_tokens=5, input_audio_tokens=5, output_tokens=1)
+    cost = LISTED.cost(model, usage, LATE)
+    assert cost is None or cost.pico_usd > 0
+
+
 def test_audio_without_a_price_for_audio_costs_something_unknown() -> None:
     assert LISTED.cost("gpt-4o", Usage(input_tokens=10, input_audio_tokens=5, output_tokens=1), LATE) is None
 
@@ -189,8 +204,9 @@ def test_parts_of_a_call_add_up_to_its_cost(fresh: int, read: int, written: int,
     whole = cost(input_tokens=fresh + read + written, cached_input_tokens=read, cache_write_tokens=written,
                  output_tokens=out)  # fmt: skip
     assert whole == sum(
-        (cost(input_tokens=fresh, output_tokens=0), cost(input_tokens=read, cached_input_tokens=read),
-         cost(input_tokens=written, cache_write_tokens=written), cost(input_tokens=0, output_tokens=out))
+        (cost(input_tokens=fresh, output_tokens=0), cost(input_tokens=read, cached_input_tokens=read, output_tokens=0),
+         cost(input_tokens=written, cache_write_tokens=written, output_tokens=0),
+         cost(input_tokens=0, output_tokens=out))
     )  # fmt: skip
 
 

@@ -42,6 +42,17 @@ def test_anthropic_counts_cached_tokens_beside_the_others() -> None:
     )
 
 
+def test_what_else_a_provider_reports_is_passed_over() -> None:
+    reported = {"input_tokens": 10, "output_tokens": 5, "service_tier": "standard", "server_tool_use": None}
+    assert read_usage(reported) == Usage(input_tokens=10, output_tokens=5)
+
+
+def test_reasoning_that_is_counted_beside_the_answer_is_told_by_the_total() -> None:
+    reported = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 45,
+                "completion_tokens_details": {"reasoning_tokens": 30}}  # fmt: skip
+    assert read_usage(reported) == Usage(input_tokens=10, output_tokens=35, reasoning_tokens=30)
+
+
 def test_google_counts_thoughts_beside_the_answer() -> None:
     reported = {
         "promptTokenCount": 100, "cachedContentTokenCount": 30, "candidatesTokenCount": 40, "thoughtsTokenCount": 25,
@@ -73,7 +84,7 @@ def test_what_says_nothing_is_unknown(nothing: object) -> None:
         ({"prompt_tokens": 1.5}, "usage: input_tokens: Input should be a valid integer"),
         ({"input_tokens": "9", "cache_read_input_tokens": 1}, "usage: input_tokens: Input should be a valid integer"),
         ({"prompt_tokens": 10**30}, "usage: input_tokens: Input should be less than or equal"),
-        ({"tokens": 5}, "usage: tokens: Extra inputs are not permitted"),
+        ({"tokens": 5}, "usage: counts no tokens under a name that is known, such as prompt_tokens"),
         ({"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 9}}, "more than its 5 input_tokens"),
         ({"output_tokens": 5, "output_tokens_details": {"reasoning_tokens": 9}}, "more than its 5 output_tokens"),
     ],

@@ -35,7 +35,8 @@ class PriceBook:
         """What a call at that time costs; None where the model, its price or its usage is unknown, which is not 0.
 
         Long contexts have their price by the tokens in. A batch is unknown where no price of batches is listed, and so
-        are audio tokens of a model without a price for them. A fraction of a pico-USD is rounded half to even.
+        are audio tokens of a model without a price for them, and an answer whose tokens were not told. A fraction of a
+        pico-USD is rounded half to even.
         """
         if usage is None or usage.input_tokens is None:
             return None
@@ -69,6 +70,8 @@ def _own_cost(entry: PriceEntry, usage: Usage, *, batch: bool) -> Cost | None:
     if batch:
         price_in, price_out, cached, written = entry.usd_per_mtok_batch_in, entry.usd_per_mtok_batch_out, None, None
     if price_in is None or price_out is None or usage.input_tokens is None:
+        return None
+    if usage.output_tokens is None and price_out:
         return None
     read, write = usage.cached_input_tokens or 0, usage.cache_write_tokens or 0
     pico = (
@@ -106,6 +109,8 @@ def _listed_cost(provider: Provider, model: ModelInfo, usage: Usage, at: datetim
         return None
     if prices.input_mtok is None and prices.output_mtok is None:
         return None
+    if usage.output_tokens is None and prices.output_mtok:
+        return None
     listed = ListedUsage(
         input_tokens=usage.input_tokens,
         cache_read_tokens=usage.cached_input_tokens or None,
@@ -115,7 +120,10 @@ def _listed_cost(provider: Provider, model: ModelInfo, usage: Usage, at: datetim
         output_tokens=usage.output_tokens,
         output_audio_tokens=usage.output_audio_tokens or None,
     )
-    total = model.calc_price(listed, provider, genai_request_timestamp=at, price_context=context).total_price
+    try:
+        total = model.calc_price(listed, provider, genai_request_timestamp=at, price_context=context).total_price
+    except ValueError:  # tokens that the list prices together, told apart only in part: cached ones of audio
+        return None
     return Cost(pico_usd=int((total * PICO_PER_USD).to_integral_value()), source=_LISTED, dated=_dated(model, at))
 
 

@@ -5,7 +5,7 @@ the answer. Told apart by the names of the fields, since gateways answer in one 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -31,8 +31,9 @@ def read_usage(reported: object, *, where: str = "usage") -> Usage | None:
     elif "cache_read_input_tokens" in reported or "cache_creation_input_tokens" in reported:
         values = _anthropic(reported)
     else:
-        values = dict(reported)
-        values.pop("total_tokens", None)
+        values = {name: reported[name] for name in Usage.model_fields if name in reported}
+        if reported and not values:
+            raise InputError(f"counts no tokens under a name that is known, such as {_KNOWN}", where=where)
     try:
         usage = Usage.model_validate(values)
     except ValidationError as error:
@@ -42,14 +43,19 @@ def read_usage(reported: object, *, where: str = "usage") -> Usage | None:
     return usage if usage.model_dump(exclude_none=True) else None
 
 
+_KNOWN: Final = "prompt_tokens, input_tokens or promptTokenCount"
+
+
 def _openai(reported: Mapping[str, Any], into: str, out: str) -> dict[str, Any]:
     read, made = _details(reported, f"{into}_details"), _details(reported, f"{out}_details")
+    answer, reasoning = reported.get(out), made.get("reasoning_tokens")
+    beside = _sum(reported.get(into), answer, reasoning) == reported.get("total_tokens")
     return {
         "input_tokens": reported.get(into),
         "cached_input_tokens": read.get("cached_tokens"),
         "input_audio_tokens": read.get("audio_tokens"),
-        "output_tokens": reported.get(out),
-        "reasoning_tokens": made.get("reasoning_tokens"),
+        "output_tokens": _sum(answer, reasoning) if beside and reasoning else answer,  # xAI counts it beside
+        "reasoning_tokens": reasoning,
         "output_audio_tokens": made.get("audio_tokens"),
     }
 
