@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serving.errors import InputError
 from serving.tiers import TierName
+
+_LONGEST: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,28 +20,37 @@ class Attribution:
     feature: str | None = None
     task: str | None = None
     session_id: str | None = None
+    user: str | None = None
 
 
 NOBODY = Attribution()
 
 
-def read_attribution(metadata: object) -> Attribution:
-    """The attribution in a request's `metadata`, whose other keys are the client's own. Empty text counts as absent.
+def read_attribution(metadata: object, user: object = None) -> Attribution:
+    """The attribution in a request's `metadata`, whose other keys are the client's own, and its `user`. Empty text
+    counts as absent.
 
-    Raises InputError naming the field when `metadata` is no object, or one of our keys is no text.
+    Raises InputError naming the field when `metadata` is no object, or one of our keys is no text or too long.
     """
+    who = read_name(user, "user")
     if metadata is None:
-        return NOBODY
+        return NOBODY if who is None else Attribution(user=who)
     if not isinstance(metadata, Mapping):
         raise InputError(f"must be an object, not {type(metadata).__name__}", where="metadata")
-    return Attribution(*(_text(metadata, name) for name in ("team", "feature", "task", "session_id")))
+    names = ("team", "feature", "task", "session_id")
+    team, feature, task, session_id = (read_name(metadata.get(name), f"metadata.{name}") for name in names)
+    return Attribution(team, feature, task, session_id, who)
 
 
-def _text(metadata: Mapping[str, object], name: str) -> str | None:
-    value = metadata.get(name)
-    if value is not None and not isinstance(value, str):
-        raise InputError(f"must be text, not {type(value).__name__}", where=f"metadata.{name}")
-    return value or None
+def read_name(value: object, where: str) -> str | None:
+    """A name or id that the ledger can keep. Raises InputError when it is none."""
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise InputError(f"must be text, not {type(value).__name__}", where=where)
+    if len(value) > _LONGEST or "\x00" in value:
+        raise InputError(f"must have at most {_LONGEST} characters and no NUL, not {len(value)}", where=where)
+    return value
 
 
 class Pin(BaseModel):

@@ -122,6 +122,31 @@ def report(days: int, by: Dimension | None, as_json: bool, as_csv: bool) -> None
 
 
 @click.command()
+@click.option("--request", help="Id of a decision, of a provider's answer, or of your own.")
+@click.option("--session", help="A session_id.")
+@click.option("--user", help="A user.")
+def forget(request: str | None, session: str | None, user: str | None) -> None:
+    """Delete what the ledger in TIERWISE_HOME knows of a request, a session or a user; money stays, under no name."""
+    from serving.ledger.request_log import Forgettable
+    from serving.ledger.sqlite.store import SqliteLedger
+
+    named: dict[Forgettable, str | None] = {"request": request, "session": session, "user": user}
+    given = [(what, value) for what, value in named.items() if value]
+    if len(given) != 1:
+        raise click.UsageError("give one of --request, --session and --user")
+    path = read_settings().home / "ledger.db"
+    if not path.exists():
+        raise InputError(f"{path}: there is no ledger")
+    ledger = SqliteLedger(path)
+    try:
+        gone = ledger.forget(*given[0])
+    finally:
+        ledger.close()
+    click.echo(f"deleted {gone.decisions:,} decisions and {gone.feedback:,} lines of feedback; "
+               f"took the names from {gone.events:,} events")  # fmt: skip
+
+
+@click.command()
 def bento() -> None:
     """Build a bento with the promoted router inside; prints its tag."""
     settings = read_settings()
@@ -137,4 +162,4 @@ def _use_own_bentoml_home(settings: Settings, folder: str) -> None:
     os.environ.setdefault("BENTOML_HOME", str(settings.home.resolve() / folder))
 
 
-COMMANDS = (serve, route, report, bento)
+COMMANDS = (serve, route, report, forget, bento)

@@ -70,6 +70,20 @@ class Settings(BaseSettings):
         description="whether clients may ask for explanations, which name training prompts by their ids and tell how "
         "similar a prompt is to them; not set: only when listening on this machine's own address",
     )
+    log_decisions: bool = Field(
+        True,
+        description="whether every decision is kept for `tierwise train --logs ledger`: 1 KB each, embedding and "
+        "features, no text",
+    )
+    log_days: int = Field(
+        90, ge=1, le=3660, description="days that decisions, their text and feedback are kept; events stay"
+    )
+    store_text: bool = Field(False, description="whether the text of requests, and of comments, is kept with them")
+    redact: str | None = Field(
+        None,
+        description="what every text goes through before it is stored, a function from text to text: "
+        "package.module:function",
+    )
     memo_size: int = Field(10_000, ge=1, description="embeddings of recent prompts kept per worker, 1.5 KB each")
     max_request_bytes: int = Field(1_000_000, ge=1_000, description="bytes of the largest body of one request")
     max_batch_bytes: int = Field(16_000_000, ge=1_000, description="bytes of the largest body of a batch of requests")

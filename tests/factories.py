@@ -14,10 +14,10 @@ from serving.chat import read_conversation
 from serving.classifier.bundle import Bundle, write_bundle
 from serving.classifier.encoder import Embedding, EncoderIdentity
 from serving.classifier.features import estimated_input_tokens, text_features
+from serving.classifier.text_key import text_key
 from serving.routing.promoted import Pointer
 from serving.tiers import Tier
 from training.config import HeadSettings, TrainingConfig
-from training.fitting.embeddings import text_key
 from training.fitting.examples import Examples, prompt_groups, split_parts
 from training.fitting.router import fit_bundle, without_encoder
 

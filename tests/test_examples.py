@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from serving.classifier.quantised import dequantised, quantised
+from serving.classifier.text_key import text_key
 from serving.errors import ConfigurationError
 from tests.factories import FakeEncoder, made_up_examples
 from training.config import Split, read_config
-from training.fitting.embeddings import EmbeddingStore, text_key
+from training.fitting.embeddings import EmbeddingStore
 from training.fitting.examples import PARTS, prompt_groups, split_parts
 
 

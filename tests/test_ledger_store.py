@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.errors import LedgerError
-from serving.ledger.events import SAVINGS, Cost, Event
+from serving.ledger.events import SAVINGS, Cost
 from serving.ledger.sqlite import writer
 from serving.ledger.sqlite.migrations import MIGRATIONS, connect, migrate
-from serving.ledger.sqlite.rollups import DIMENSIONS
+from serving.ledger.sqlite.rollups import DIMENSIONS, Rollups
 from serving.ledger.sqlite.store import SqliteLedger
 from serving.ledger.store import LedgerStore, Totals
 from tests.ledger_events import NOON, event, random_event
@@ -151,18 +151,13 @@ def test_while_it_cannot_be_written_it_says_so_and_then_goes_on(
     assert [one.key for one in ledger.events(*ALWAYS)] == ["kept"]
 
 
-def test_a_write_that_is_refused_takes_no_other_with_it(ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = ledger._write
+def test_a_write_that_is_refused_takes_no_other_with_it(ledger: SqliteLedger) -> None:
+    def refused(_: Rollups) -> None:
+        raise OverflowError("too large")
 
-    def refusing(jobs: list[list[Event]]) -> list[tuple[bool, ...]]:
-        if any(one.key == "bad" for job in jobs for one in job):
-            raise OverflowError("too large")
-        return whole(jobs)
-
-    monkeypatch.setattr(ledger._writer, "_write", refusing)
     other = connect(ledger._path)
     other.execute("BEGIN IMMEDIATE")  # so that all three wait for one commit
-    waiting = [ledger.record([event(key)]) for key in ("1", "bad", "2")]
+    waiting = [ledger.record([event("1")]), ledger._writer.submit(refused), ledger.record([event("2")])]
     other.execute("ROLLBACK")
     other.close()
     with pytest.raises(LedgerError, match="too large"):

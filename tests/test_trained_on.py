@@ -8,10 +8,10 @@ import pytest
 
 from serving.classifier.bundle import Bundle, read_bundle, write_bundle
 from serving.classifier.quantised import quantised
+from serving.classifier.text_key import text_key
 from serving.classifier.trained_on import TrainedOn, seen_keys
 from serving.errors import BundleError
 from tests.factories import CONFIG, made_up_examples, trained_bundle
-from training.fitting.embeddings import text_key
 from training.fitting.examples import PARTS, prompt_groups, split_parts
 
 

@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -19,7 +19,22 @@ if TYPE_CHECKING:
     from training.encoders.parity import Precision
     from training.registry import Registry
 
+_LEDGER: Final = Path("ledger")
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class _LogOrLedger(click.Path):
+    """A file, or the word `ledger`; a file of that name is `./ledger`."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if str(value) == str(_LEDGER):
+            return _LEDGER
+        return Path(super().convert(value, param, ctx))  # type: ignore[arg-type]
+
+
+_LOG: Final = _LogOrLedger(exists=True, dir_okay=False, path_type=Path)
 
 
 class _Tierwise(click.Group):
@@ -49,8 +64,8 @@ def tierwise() -> None:
 @click.option(
     "--logs",
     multiple=True,
-    type=_FILE,
-    help="Logs or an outcome table; repeat for more. Default: the public outcomes.",
+    type=_LOG,
+    help="Logs or an outcome table; repeat for more. Or `ledger`. Default: the public outcomes.",
 )
 @click.option("--ladder", "ladder_file", type=_FILE, help="Which models make which tier (docs/log-format.md).")
 @click.option("--prices", type=_FILE, help="CSV of list prices: model, usd_per_mtok_in, usd_per_mtok_out.")
@@ -64,7 +79,7 @@ def tierwise() -> None:
     help="Where bad lines go. Default: under TIERWISE_HOME.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.argument("more_logs", nargs=-1, type=_FILE)
+@click.argument("more_logs", nargs=-1, type=_LOG)
 def train(
     logs: Sequence[Path],
     more_logs: Sequence[Path],
@@ -79,7 +94,7 @@ def train(
 ) -> None:
     """Train a router and register it as a new version."""
     from training.config import read_config
-    from training.data import ladder_for, log_data, public_data
+    from training.data import ladder_for, ledger_data, log_data, public_data
     from training.pipeline import train as run
     from training.report import trained_json, trained_text
 
@@ -87,9 +102,13 @@ def train(
         raise click.UsageError("--force goes with --promote")
     if not (logs or more_logs) and (prices or strict or rejects):
         raise click.UsageError("--prices, --strict and --rejects go with --logs")
-    config = read_config(config_file)
-    paths, home = (*logs, *more_logs), read_settings().home
-    if paths:
+    config, settings = read_config(config_file), read_settings()
+    paths, home = (*logs, *more_logs), settings.home
+    if _LEDGER in paths:
+        if len(paths) > 1 or strict or rejects:
+            raise click.UsageError("--logs ledger stands alone: no other log, --strict or --rejects goes with it")
+        data = ledger_data(settings, ladder=ladder_for(_LEDGER, ladder_file) if ladder_file else None, prices=prices)
+    elif paths:
         ladder = ladder_for(paths[0], ladder_file) if ladder_file else None
         data = log_data(paths, home, say=_say, ladder=ladder, prices=prices, strict=strict, rejects=rejects)
     else:

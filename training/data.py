@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from serving.errors import InputError
+from serving.routing.promoted import is_promoted, promoted_manifest
+from serving.settings import Settings
 from training.logs.ladder import Ladder, read_ladder, read_prices
 from training.logs.ladder_of_log import LadderCollector
 from training.logs.outcome_table import table_name
@@ -17,7 +20,8 @@ DATASETS: Final = Path(__file__).parent.parent / "datasets"
 
 @dataclass(frozen=True)
 class Data:
-    """`logs` is None for the public outcomes at `path`. licence: under which terms the data may be used.
+    """`logs` is None for the public outcomes at `path`, and for the ledger there. licence: under which terms the data
+    may be used.
 
     other_models: those with answers that are not on the ladder.
     """
@@ -28,6 +32,12 @@ class Data:
     logs: tuple[Path, ...] | None
     licence: str
     other_models: tuple[str, ...] = ()
+    ledger: bool = False
+
+    @property
+    def public(self) -> bool:
+        """Whether it is the outcomes in the box."""
+        return self.logs is None and not self.ledger
 
 
 def public_data(ladder_file: Path | None = None) -> Data:
@@ -40,6 +50,26 @@ def public_data(ladder_file: Path | None = None) -> Data:
 def ladder_for(log: Path, file: Path) -> Ladder:
     """The ladder in a file, which may hold one for each of several tables."""
     return read_ladder(file, table_name(log))
+
+
+def ledger_data(settings: Settings, *, ladder: Ladder | None = None, prices: Path | None = None) -> Data:
+    """The decisions in the ledger, on the ladder given, or that of the settings, or of the router in service.
+
+    Raises InputError when there is no ledger, or no ladder.
+    """
+    path = settings.home / "ledger.db"
+    if not path.exists():
+        raise InputError(f"{path}: there is no ledger yet; it begins with `tierwise serve`", where="--logs ledger")
+    if ladder is None:
+        manifest = promoted_manifest(settings.home) if is_promoted(settings.home) else None
+        tiers = settings.ladder or (manifest.tiers if manifest is not None else None)
+        if tiers is None:
+            raise InputError("has no ladder: set tiers in tierwise.toml, or give --ladder", where="--logs ledger")
+        ladder = Ladder(tiers=tiers)
+    if prices is not None:
+        ladder = ladder.with_prices(read_prices(prices))
+    licence = "your own traffic; the router holds embeddings and hashes of its prompts, no text"
+    return Data("ledger", path, ladder, None, licence, ledger=True)
 
 
 def log_data(

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from serving.classifier.bundle import Bundle, write_bundle
 from serving.classifier.encoder import Encoder, EncoderIdentity
 from serving.errors import BundleError, EncoderError, InputError, RegistryError
+from serving.ledger.sqlite.store import SqliteLedger
 from training.config import TrainingConfig
 from training.data import Data, Say, public_data
 from training.encoders import DEFAULT_ENCODER, chosen_encoder
@@ -23,6 +25,7 @@ from training.evaluation.model_card import model_card
 from training.evaluation.naming import flat_metrics
 from training.fitting.embeddings import EmbeddingStore
 from training.fitting.examples import PARTS, Examples, prompt_groups, split_parts
+from training.fitting.from_ledger import read_ledger_examples
 from training.fitting.from_logs import read_examples
 from training.fitting.prior import PublicPrior, fit_prior, without_copies
 from training.fitting.router import fit_bundle
@@ -69,7 +72,7 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
     part = split_parts(examples, groups, config.split)
     say(f"{len(examples):,} prompts in {groups.max() + 1:,} groups: " + _counted(part))
     test = part == PARTS.index("test")
-    prior = None if data.logs is None else public_prior(examples, encoder, config, say)
+    prior = None if data.public else public_prior(examples, encoder, config, say)
 
     with tempfile.TemporaryDirectory(prefix="tierwise-") as folder:
         bundle, choice = fit_bundle(
@@ -111,11 +114,18 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
 
 def labelled_examples(data: Data, home: Path, config: TrainingConfig, encoder: Encoder, say: Say) -> Examples:
     """The prompts of the data with a label for at least one tier, embedded. Raises LabelError if there are none."""
-    if data.logs is None:
-        examples, summary = public_examples(data, encoder.identity, config)
+    labeller, store = _labeller(data.ladder, config), EmbeddingStore(home / "embeddings", encoder)
+    if data.logs is not None:
+        examples, summary = read_examples(data.logs, data.ladder, labeller, store)
+    elif data.ledger:
+        with closing(SqliteLedger(data.path)) as ledger:
+            examples, summary, aside = read_ledger_examples(
+                ledger.logged(), data.ladder, labeller, encoder.identity.digest, store
+            )
+        for reason, count in aside.items():
+            say(f"set aside: {count:,} decisions {reason}")
     else:
-        store = EmbeddingStore(home / "embeddings", encoder)
-        examples, summary = read_examples(data.logs, data.ladder, _labeller(data.ladder, config), store)
+        examples, summary = public_examples(data, encoder.identity, config)
     say(f"labels:\n{summary}")
     return examples
 

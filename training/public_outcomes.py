@@ -20,10 +20,11 @@ from serving.classifier.encoder import Encoder, EncoderIdentity
 from serving.classifier.features import FEATURE_NAMES, FEATURES_VERSION, estimated_input_tokens, text_features
 from serving.classifier.proba import sigmoid
 from serving.classifier.quantised import dequantised, quantised
+from serving.classifier.text_key import text_key
 from serving.errors import EncoderError, InputError
 from serving.tiers import PICO_PER_USD
 from training.fitting.difficulty import rasch
-from training.fitting.embeddings import EmbeddingStore, text_key
+from training.fitting.embeddings import EmbeddingStore
 from training.fitting.examples import Examples, label_arrays
 from training.labelling.outcomes import Labeller
 from training.labelling.summary import LabelSummary

@@ -20,12 +20,17 @@ docs/decisions/2026-11-24-encoder-graph.md."""
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One conversation: float64 (k,) per tier, cheapest first; `fallback`: the features alone were used."""
+    """One conversation: float64 (k,) per tier, cheapest first; `fallback`: the features alone were used.
+
+    features: float32 (f,). embedding: float32 (d,), None where the features alone were used.
+    """
 
     proba: NDArray[np.float64]
     output_tokens: NDArray[np.float64]
     input_tokens: float
     fallback: bool
+    features: NDArray[np.float32]
+    embedding: NDArray[np.float32] | None
 
 
 class Classifier:
@@ -45,13 +50,15 @@ class Classifier:
     def predict(self, conversation: Conversation) -> Prediction:
         """P(acceptable) and expected tokens of each tier. An encoder that fails costs quality, not the answer."""
         embedding = self.embedding(conversation)
-        features = text_features(conversation)[None, :]
-        predictions = self.bundle.predict(None if embedding is None else embedding.vector[None, :], features)
+        features = text_features(conversation)
+        predictions = self.bundle.predict(None if embedding is None else embedding.vector[None, :], features[None, :])
         return Prediction(
             proba=np.asarray(predictions.proba[0], np.float64),
             output_tokens=np.asarray(predictions.output_tokens[0], np.float64),
             input_tokens=estimated_input_tokens(conversation),
             fallback=embedding is None,
+            features=features,
+            embedding=None if embedding is None else embedding.vector,
         )
 
     def check_golden(self) -> None:

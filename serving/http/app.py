@@ -5,6 +5,7 @@ import contextlib
 import gc
 import logging
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from starlette.applications import Starlette
@@ -18,10 +19,13 @@ from serving.errors import InputError, LedgerError
 from serving.http.decisions import Decisions
 from serving.http.docs import docs_routes
 from serving.http.errors import on_client_gone, on_http_error, on_input_error, on_ledger_error, on_unexpected_error
+from serving.http.feedback import FeedbackResource
 from serving.http.ledger import LedgerResource
 from serving.http.metrics import CountRequests, Metrics, metrics_route
 from serving.http.status import status_route
 from serving.ledger.access import LedgerAccess
+from serving.redaction import load_redaction
+from serving.request_log import RequestLog
 from serving.routing.policy import Policy
 from serving.routing.promoted import PromotedRouter
 from serving.routing.rules import NO_RULES, Rules
@@ -30,6 +34,7 @@ from serving.settings import Settings
 logger = logging.getLogger(__name__)
 
 _LOOK_EVERY_S: Final = 1.0
+_EXPIRE_EVERY_S: Final = 3600.0
 _PROBES: Final = ("/healthz", "/livez", "/readyz")  # BentoML answers them, and leaves other methods to us
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
@@ -38,8 +43,15 @@ def build_app(
     settings: Settings, promoted: PromotedRouter, policy: Policy, metrics: Metrics, rules: Rules = NO_RULES
 ) -> Starlette:
     """The application over `promoted`; `policy` is that of requests that name none."""
-    decisions = Decisions(promoted, settings, policy, metrics, rules)
     access = LedgerAccess(settings.home / "ledger.db")
+    log = RequestLog(
+        access,
+        store_text=settings.store_text,
+        redact=None if settings.redact is None else load_redaction(settings.redact),
+        on_failure=lambda cause: metrics.log_failures.labels(cause).inc(),
+    )
+    decisions = Decisions(promoted, settings, policy, metrics, rules, log if settings.log_decisions else None)
+    feedback = FeedbackResource(access, log, metrics)
     ledger = LedgerResource(access, settings, metrics, lambda: promoted.router.tiers)
 
     @contextlib.asynccontextmanager
@@ -49,12 +61,16 @@ def build_app(
         await _open(access)
         _settle_garbage_collection()
         watch = asyncio.create_task(_watch(promoted, policy, metrics, access))
+        expiry = asyncio.create_task(_expire(access, timedelta(days=settings.log_days)))
         yield
         watch.cancel()
+        expiry.cancel()
         await asyncio.to_thread(access.close)
 
-    routes = [*decisions.routes(), *ledger.routes(), status_route(promoted, access), metrics_route(),
-              *docs_routes(settings)]  # fmt: skip
+    routes = [
+        *decisions.routes(), *ledger.routes(), *feedback.routes(),
+        status_route(promoted, access), metrics_route(), *docs_routes(settings),
+    ]  # fmt: skip
     allowed = {route.path: sorted(route.methods or ()) for route in routes}
     allowed |= {path: ["GET", "HEAD"] for path in _PROBES}
     count = Middleware(CountRequests, metrics=metrics, paths=frozenset(allowed))
@@ -98,6 +114,17 @@ async def _watch(promoted: PromotedRouter, policy: Policy, metrics: Metrics, led
         if taken is not None:
             metrics.reloads.labels(outcome="taken" if taken else "refused").inc()
             _settle_garbage_collection()
+
+
+async def _expire(ledger: LedgerAccess, kept: timedelta) -> None:
+    """Delete old decisions and feedback now and then; of several workers, the first one finds something to do."""
+    while True:
+        if ledger.opened is not None:
+            try:
+                await asyncio.to_thread(ledger.opened.expire, datetime.now(UTC) - kept)
+            except LedgerError as error:
+                logger.error("old decisions could not be deleted: %s", error)
+        await asyncio.sleep(_EXPIRE_EVERY_S)
 
 
 async def _open(ledger: LedgerAccess) -> None:

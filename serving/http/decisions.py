@@ -9,12 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serving.attribution import Attribution, read_attribution
+from serving.attribution import Attribution, read_attribution, read_name
 from serving.chat import Conversation, read_conversation
 from serving.errors import InputError
 from serving.http.body import as_object, read_json
 from serving.http.errors import error_object
 from serving.http.metrics import Metrics
+from serving.request_log import RequestLog
 from serving.routing.policy import Policy
 from serving.routing.promoted import PromotedRouter
 from serving.routing.router import Decision, Router
@@ -35,19 +36,29 @@ class _Asked(NamedTuple):
     policy: Policy
     who: Attribution
     explain: bool
+    request_id: str | None
+    payload: dict[str, object]
 
 
 class Decisions:
     """Handlers of `/route` and `/route/batch`."""
 
     def __init__(
-        self, promoted: PromotedRouter, settings: Settings, default_policy: Policy, metrics: Metrics, rules: Rules
+        self,
+        promoted: PromotedRouter,
+        settings: Settings,
+        default_policy: Policy,
+        metrics: Metrics,
+        rules: Rules,
+        log: RequestLog | None,
     ) -> None:
+        """log: where decisions are kept; None keeps none."""
         self._promoted = promoted
         self._settings = settings
         self._default_policy = default_policy
         self._metrics = metrics
         self._rules = rules
+        self._log = log
         # For longer texts and batches. The encoder computes outside the interpreter's lock, so health checks and
         # other prompts are answered meanwhile; a second thread would only make both slower on the worker's core.
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="encoder")
@@ -98,8 +109,12 @@ class Decisions:
         return await asyncio.get_running_loop().run_in_executor(self._encoding, self._decided, asked, router)
 
     def _decided(self, asked: _Asked, router: Router) -> Decision:
-        decide = router.explain if asked.explain else router.decide
-        decision = decide(asked.conversation, asked.policy, asked.who, self._rules)
+        considered = router.consider(asked.conversation, asked.policy, asked.who, self._rules, explain=asked.explain)
+        decision = considered.decision
+        if self._log is not None:
+            self._log.keep(
+                considered, router, asked.policy, asked.conversation, asked.who, asked.payload, asked.request_id
+            )
         self._metrics.decisions.labels(tier=decision.tier, reason=decision.reason).inc()
         if asked.policy == self._default_policy:
             self._metrics.serve(decision)
@@ -115,8 +130,9 @@ class Decisions:
             max_completion_tokens=payload.get("max_completion_tokens"),
         )
         policy = Policy.parse(payload.get("policy"), default=self._default_policy)
-        who = read_attribution(payload.get("metadata"))
-        return _Asked(conversation, policy, who, self._explain(payload.get("explain")))
+        who = read_attribution(payload.get("metadata"), payload.get("user"))
+        request_id = read_name(payload.get("request_id"), "request_id")
+        return _Asked(conversation, policy, who, self._explain(payload.get("explain")), request_id, payload)
 
     def _explain(self, asked: object) -> bool:
         if not isinstance(asked, bool | None):

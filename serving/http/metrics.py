@@ -37,6 +37,10 @@ class Metrics:
             multiprocess_mode="livemax",
         )
         self.ledger_events = Counter("tierwise_ledger_events", "Events recorded", ["kind", "status"])
+        self.feedback = Counter("tierwise_feedback", "Feedback on answers", ["said", "matched"])
+        self.log_failures = Counter(
+            "tierwise_request_log_failures", "Decisions not kept, or kept without their text", ["cause"]
+        )
         self.ledger_degraded = Gauge(
             "tierwise_ledger_degraded", "1 while the ledger cannot be written", multiprocess_mode="livemax"
         )

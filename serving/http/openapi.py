@@ -7,6 +7,7 @@ from pydantic.json_schema import models_json_schema
 from serving import __version__
 from serving.http.request_schema import BATCH_EXAMPLES, REQUEST_SCHEMAS, ROUTE_EXAMPLES, Json, ref
 from serving.http.status import Status
+from serving.ledger.feedback import GivenFeedback
 from serving.ledger.recorded import RecordedCall
 from serving.ledger.report import DIMENSIONS, MOST_DAYS
 from serving.routing.router import Decision, ExplainedDecision
@@ -24,10 +25,16 @@ def document(settings: Settings) -> Json:
         [(model, "serialization") for model in (Decision, ExplainedDecision, Status)],
         ref_template="#/components/schemas/{model}",
     )
+    feedback = GivenFeedback.model_json_schema(ref_template="#/components/schemas/{model}")
+    feedback["oneOf"] = [
+        {"required": [one], "properties": {name: {"type": "null"} for name in _JUDGED if name != one}
+         | {one: {"not": {"type": "null"}}}} for one in _JUDGED
+    ]  # fmt: skip
     call = RecordedCall.model_json_schema(ref_template="#/components/schemas/{model}")
     batch = _batch_request(settings.max_batch_requests)
     answers = {"BatchAnswer": _BATCH_ANSWER, "Error": _ERROR, "ErrorDetail": _ERROR_DETAIL, "TimedOut": _TIMED_OUT}
     answers |= {"RecordedCall": call, "LedgerEvent": _LEDGER_EVENT, "LedgerReport": _LEDGER_REPORT}
+    answers |= {"GivenFeedback": feedback, "Feedback": _FEEDBACK}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -41,6 +48,7 @@ def document(settings: Settings) -> Json:
             "/route/batch": {"post": _route_batch(settings.max_batch_bytes)},
             "/ledger/events": {"post": _record(settings.max_request_bytes)},
             "/ledger/report": {"get": _report()},
+            "/v1/feedback": {"post": _feedback()},
             "/status": {"get": _get("status", "What serves", "The router, its tiers and any problem", ref("Status"))},
             "/metrics": {"get": _get("metrics", "What the service counts", "All workers' counts, for Prometheus")},
             "/healthz": {"get": _get("healthz", "The same as /livez", "It is")},
@@ -83,6 +91,16 @@ def _record(max_bytes: int) -> Json:
         "parameters": [key],
         "requestBody": _body(ref("RecordedCall"), _CALL_EXAMPLES),
         "responses": {"200": _answer("What was recorded", ref("LedgerEvent")), **_REFUSALS, "503": _UNWRITTEN},
+    }
+
+
+def _feedback() -> Json:
+    return {
+        "operationId": "feedback",
+        "summary": "What somebody thought of an answer, or did about it",
+        "description": "It reaches the next `tierwise train --logs ledger`. The last about an answer counts.",
+        "requestBody": _body(ref("GivenFeedback"), _FEEDBACK_EXAMPLES),
+        "responses": {"200": _answer("It is kept", ref("Feedback")), **_REFUSALS, "503": _UNWRITTEN},
     }
 
 
@@ -158,6 +176,23 @@ _CALL_EXAMPLES: Final[Json] = {
         },
     },
     "paid": {"summary": "What was paid is known", "value": {"model": "in-house-7b", "cost_usd": "0.00004"}},
+}
+_JUDGED: Final = ("acceptable", "score", "kind")
+_FEEDBACK_EXAMPLES: Final[Json] = {
+    "judged": {"summary": "Good enough", "value": {"id": "dec-1c9e", "acceptable": True}},
+    "asked again": {"summary": "The user wanted another answer", "value": {"id": "dec-1c9e", "kind": "regenerate"}},
+}
+_FEEDBACK: Final[Json] = {
+    "type": "object",
+    "required": ["object", "id", "matched"],
+    "properties": {
+        "object": {"const": "feedback"},
+        "id": {"type": "string"},
+        "matched": {
+            "enum": ["decision", "call", None],
+            "description": "what has this id; null where nothing does yet, and it counts once a call is told with it",
+        },
+    },
 }
 _USD: Final[Json] = {"type": ["number", "null"], "description": "US dollars, with all digits; null where unknown"}
 _LEDGER_EVENT: Final[Json] = {

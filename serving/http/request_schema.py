@@ -73,10 +73,11 @@ _POLICY: Final[Json] = {
         {"type": "null"},
     ],
 }
+_NAME: Final[Json] = {"type": ["string", "null"], "maxLength": 256, "pattern": "^[^\\u0000]*$"}
 _METADATA: Final[Json] = {
     "type": ["object", "null"],
     "description": "Who asks: pins and sessions follow it. Other keys are your own.",
-    "properties": {name: {"type": ["string", "null"]} for name in ("team", "feature", "task", "session_id")},
+    "properties": dict.fromkeys(("team", "feature", "task", "session_id"), _NAME),
 }
 _TOKENS: Final[Json] = {
     "type": ["integer", "null"],
@@ -97,6 +98,8 @@ _ROUTE_REQUEST: Final[Json] = {
         },
         "response_format": {"type": ["object", "null"], "description": "Whether JSON is wanted: by its `type`."},
         "metadata": _METADATA,
+        "user": {**_NAME, "description": "Whose request it is; kept in the request log."},
+        "request_id": {**_NAME, "description": "An id of your own, to give feedback by."},
         "explain": {"type": ["boolean", "null"], "description": "Adds an `explanation` to the decision."},
         "max_tokens": _TOKENS,
         "max_completion_tokens": _TOKENS,

@@ -49,6 +49,7 @@ class Event(BaseModel):
     status: Status
     time: UtcTime
     request_id: Name | None = None
+    completion_id: Name | None = None
     decision_id: Name | None = None
     tenant: Name = "default"
     team: Name | None = None

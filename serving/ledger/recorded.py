@@ -70,7 +70,8 @@ class RecordedCall(BaseModel):
         None, description="not given: the tier of the ladder that has the model, or the one asked for"
     )
     decision_id: Name | None = Field(None, description="of the decision of /route that chose the model")
-    request_id: Name | None = None
+    completion_id: Name | None = Field(None, description="the `id` of the provider's answer, for feedback by it")
+    request_id: Name | None = Field(None, description="an id of your own, for feedback by it")
     user: Name | None = None
     metadata: dict[str, Any] | None = Field(None, description="`team`, `feature`, `session_id`, as for /route")
 

@@ -6,6 +6,8 @@ from datetime import date, datetime
 from typing import NamedTuple, Protocol
 
 from serving.ledger.events import Event
+from serving.ledger.feedback import Feedback
+from serving.ledger.request_log import Forgettable, Forgotten, Logged, LoggedDecision, Matched
 
 
 class Totals(NamedTuple):
@@ -53,6 +55,30 @@ class LedgerStore(Protocol):
 
     def events(self, since: datetime, until: datetime, *, tenant: str | None = None) -> Iterator[Event]:
         """The events themselves, oldest first, for exports and checks."""
+        ...
+
+    def log(self, decision: LoggedDecision) -> "Future[None]":
+        """Keep what a decision saw."""
+        ...
+
+    def give(self, feedback: Feedback) -> "Future[Matched | None]":
+        """Keep it beside what was given before, and say what it is about, None where nothing of that id is there yet.
+
+        Nothing is ever matched across tenants.
+        """
+        ...
+
+    def logged(self) -> Iterator[Logged]:
+        """Every decision that is kept, oldest first, with the calls and the feedback that came of it."""
+        ...
+
+    def forget(self, what: Forgettable, value: str, *, tenant: str | None = None) -> Forgotten:
+        """Delete decisions and feedback of a request (by decision, completion or own id), session or user, and take
+        user, session and request out of their events, whose money stays. Of one tenant, or of all."""
+        ...
+
+    def expire(self, before: datetime) -> int:
+        """Delete decisions and feedback that are older, and say how many; events stay."""
         ...
 
     def close(self) -> None:

@@ -43,6 +43,10 @@ class Policy:
             return cls._checked(named, given, default)
         raise InputError(f"must be a name or an object; {_accepted()}", where="policy")
 
+    def __str__(self) -> str:
+        """As a request may name it: `quality:0.95`."""
+        return f"{self.name}:{self.parameter:g}"
+
     @classmethod
     def _checked(cls, name: object, parameter: object, default: Self) -> Self:
         if name not in ("quality", "share", "value"):

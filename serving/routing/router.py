@@ -74,11 +74,17 @@ class Expected(NamedTuple):
     top_probability: float
 
 
+class Considered(NamedTuple):
+    """A decision and the prediction it rests on."""
+
+    decision: Decision
+    prediction: Prediction
+
+
 class _Weighed(NamedTuple):
     """Every tier as the policy sees it, arrays (k,): may it, P(acceptable), expected cost, score; and with which μ.
 
-    surcharge: what the cap takes from the top tier's score. refused: the target is not supported. fallback: the
-    features alone were used.
+    surcharge: what the cap takes from the top tier's score. refused: the target is not supported.
     """
 
     eligible: Sequence[bool]
@@ -88,7 +94,7 @@ class _Weighed(NamedTuple):
     surcharge: float
     mu: float
     refused: bool
-    fallback: bool
+    prediction: Prediction
 
 
 class Router:
@@ -144,7 +150,7 @@ class Router:
 
         Raises InputError when this router cannot follow the policy, or no tier can take the conversation.
         """
-        return self._decide(self._weighed(conversation, policy, rules), who, rules)
+        return self.consider(conversation, policy, who, rules).decision
 
     def explain(
         self,
@@ -154,10 +160,29 @@ class Router:
         rules: Rules = NO_RULES,
     ) -> ExplainedDecision:
         """The decision with its reasons, which take some milliseconds more; raises what `decide` raises."""
+        decision = self.consider(conversation, policy, who, rules, explain=True).decision
+        assert isinstance(decision, ExplainedDecision)
+        return decision
+
+    def consider(
+        self,
+        conversation: Conversation,
+        policy: Policy = DEFAULT_POLICY,
+        who: Attribution = NOBODY,
+        rules: Rules = NO_RULES,
+        *,
+        explain: bool = False,
+    ) -> Considered:
+        """The decision, explained if asked, with the prediction for the request log; raises what `decide` raises."""
         weighed = self._weighed(conversation, policy, rules)
         decision = self._decide(weighed, who, rules)
+        if explain:
+            decision = ExplainedDecision(**dict(decision), explanation=self._explained(conversation, weighed))
+        return Considered(decision, weighed.prediction)
+
+    def _explained(self, conversation: Conversation, weighed: _Weighed) -> Explanation:
         costs = [round(float(cost), 12) if self._priced else None for cost in weighed.expected]
-        explanation = Explanation(
+        return Explanation(
             threshold=weighed.mu,
             scores=tier_scores(
                 self.tiers, weighed.proba, costs, weighed.scores - weighed.surcharge * self._top_only, weighed.eligible
@@ -165,7 +190,6 @@ class Router:
             features=feature_effects(self.classifier, conversation, self._names, self._columns),
             nearest=nearest_prompts(self.classifier, conversation, self._names, self._columns),
         )
-        return ExplainedDecision(**dict(decision), explanation=explanation)
 
     def _weighed(self, conversation: Conversation, policy: Policy, rules: Rules) -> _Weighed:
         """What the policy makes of every tier, and what the cap of the rules would take from the top."""
@@ -178,10 +202,10 @@ class Router:
         scores = proba - mu * (self._top_only if by_share else expected)
         share = rules.greedy_top_share(len(self.tiers))
         surcharge = 0.0 if share is None else self._surcharge(share, mu, by_share, fallback)
-        return _Weighed(eligible, proba, expected, scores, surcharge, mu, refused, fallback)
+        return _Weighed(eligible, proba, expected, scores, surcharge, mu, refused, prediction)
 
     def _decide(self, weighed: _Weighed, who: Attribution, rules: Rules) -> Decision:
-        eligible, proba, expected, scores, surcharge, mu, refused, fallback = weighed
+        eligible, proba, expected, scores, surcharge, mu, refused, prediction = weighed
         choice = rules.choose(self._names, scores.tolist(), eligible, who, surcharge=surcharge)
         tier = self.tiers[choice.tier]
         return Decision(
@@ -189,7 +213,7 @@ class Router:
             created=int(time.time()),
             tier=tier.name,
             model=tier.models[0],
-            reason=_reason(choice.rule, fallback=fallback, refused=refused),
+            reason=_reason(choice.rule, fallback=prediction.fallback, refused=refused),
             probabilities={t.name: round(float(p), 6) for t, p in zip(self.tiers, proba, strict=True)},
             expected_cost_usd=round(float(expected[choice.tier]), 12) if self._priced else None,
             threshold=mu,

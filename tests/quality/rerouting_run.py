@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from serving.chat import read_conversation
+from serving.classifier.text_key import text_key
 from serving.routing.policy import Policy
 from serving.routing.promoted import PromotedRouter
 from serving.routing.router import Router
@@ -40,7 +41,6 @@ from tests.quality.rerouting import (
     universal,
 )
 from training.evaluation.intervals import Estimate, Resamples
-from training.fitting.embeddings import text_key
 
 _DATASETS: Final = Path(__file__).parents[2] / "datasets"
 _TABLES: Final = ("mmlu_pro", "ulab_llmrouter", "routerbench_5shot_subset")

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from serving.classifier.text_key import text_key
 from serving.tiers import Tier
 from training.config import TrainingConfig
 from training.encoders import DEFAULT_ENCODER, encoder_for
-from training.fitting.embeddings import EmbeddingStore, text_key
+from training.fitting.embeddings import EmbeddingStore
 from training.fitting.examples import Examples, prompt_groups
 from training.fitting.from_logs import read_examples
 from training.labelling.outcomes import Labeller

@@ -3,7 +3,6 @@
 A vector is kept as int8 with its scale, 388 bytes: the same form as in `datasets/public_outcomes.parquet`.
 """
 
-import hashlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,13 +17,9 @@ from numpy.typing import NDArray
 
 from serving.classifier.encoder import Encoder
 from serving.classifier.quantised import dequantised, quantised
+from serving.classifier.text_key import text_key
 
 _CHUNK: Final = 256  # texts embedded between two commits: at most two seconds of work are lost
-
-
-def text_key(text: str) -> bytes:
-    """sha256 of a text, in hex: what its embedding is kept by, and what a data set says instead of the text."""
-    return hashlib.sha256(text.encode()).hexdigest().encode()
 
 
 class EmbeddingStore:

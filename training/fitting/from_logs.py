@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.classifier.features import FEATURE_NAMES, estimated_input_tokens, text_features
+from serving.classifier.features import estimated_input_tokens, text_features
+from serving.classifier.text_key import text_key
 from serving.errors import InputError, LabelError
-from training.fitting.embeddings import EmbeddingStore, text_key
-from training.fitting.examples import Examples, label_arrays
+from training.fitting.embeddings import EmbeddingStore
+from training.fitting.examples import Examples
+from training.fitting.labelled import LabelledPrompt, examples_of
 from training.fitting.rule_words import rule_words
 from training.labelling.outcomes import Labeller
 from training.labelling.summary import LabelSummary
@@ -16,8 +18,6 @@ from training.logs.ladder import Ladder
 from training.logs.readers import read_log
 from training.logs.record import LoggedRequest
 from training.progress import progress
-
-_SLICES = ("table", "task", "team", "feature")
 
 
 def read_examples(
@@ -39,7 +39,7 @@ def read_examples(
         summary.add(labels)
         conversation = request.conversation
         rows.append(
-            (
+            LabelledPrompt(
                 request.id,
                 text_key(conversation.last_user_text),
                 text_features(conversation),
@@ -55,25 +55,10 @@ def read_examples(
         raise InputError(f"no request is of the split {split!r}; there are: {known}", where="--split")
     if not rows:
         raise LabelError("no request carries an outcome of a tier on the ladder: add acceptable, score or feedback")
-    ids, keys, features, input_tokens, held_out, words, slices, all_labels = zip(*rows, strict=True)
     with progress("embedding", len(rows)) as advance:
         for done in store.add(_labelled_texts(paths, ladder, labeller, split)):
             advance(done)
-    examples = Examples(
-        id=np.array(ids, object),
-        key=np.array(keys, "S64"),
-        embedding=store.read(keys),
-        features=np.stack(features).reshape(len(rows), len(FEATURE_NAMES)),
-        input_tokens=np.array(input_tokens, np.float32),
-        expected=np.full((len(rows), len(ladder.names)), np.nan, np.float32),
-        held_out=np.array(held_out),
-        rule_words=np.array(words, np.float32),
-        slices={
-            name: np.array(values, object) for name, values in zip(_SLICES, zip(*slices, strict=True), strict=True)
-        },
-        **label_arrays(all_labels),
-    )
-    return examples, summary
+    return examples_of(rows, store.read([row.key for row in rows])), summary
 
 
 def _labelled_texts(paths: Sequence[Path], ladder: Ladder, labeller: Labeller, split: str | None) -> Iterator[str]:

@@ -55,7 +55,42 @@ CREATE TABLE rollups (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (EVENTS + ROLLUPS,)
+REQUEST_LOG = """
+ALTER TABLE events ADD COLUMN completion_id TEXT;
+CREATE INDEX events_by_decision ON events (decision_id) WHERE decision_id IS NOT NULL;
+CREATE INDEX events_by_completion ON events (completion_id) WHERE completion_id IS NOT NULL;
+CREATE INDEX events_by_request ON events (request_id) WHERE request_id IS NOT NULL;
+CREATE TABLE decisions (
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    tenant TEXT NOT NULL,
+    time_us INTEGER NOT NULL,
+    router TEXT NOT NULL, policy TEXT NOT NULL,
+    tier TEXT NOT NULL, model TEXT NOT NULL, reason TEXT NOT NULL,
+    threshold REAL NOT NULL, propensity REAL NOT NULL, probabilities TEXT NOT NULL,
+    encoder TEXT, embedding BLOB, embedding_scale REAL,
+    features BLOB NOT NULL, features_version INTEGER NOT NULL,
+    input_tokens REAL NOT NULL, text_key TEXT NOT NULL,
+    team TEXT, feature TEXT, task TEXT, user TEXT, session_id TEXT, request_id TEXT,
+    request TEXT
+);
+CREATE INDEX decisions_by_time ON decisions (time_us);
+CREATE INDEX decisions_by_request ON decisions (request_id) WHERE request_id IS NOT NULL;
+CREATE INDEX decisions_by_session ON decisions (session_id) WHERE session_id IS NOT NULL;
+CREATE INDEX decisions_by_user ON decisions (user) WHERE user IS NOT NULL;
+CREATE TABLE feedback (
+    seq INTEGER PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    about TEXT NOT NULL,
+    time_us INTEGER NOT NULL,
+    acceptable INTEGER, score REAL, kind TEXT,
+    comment TEXT
+);
+CREATE INDEX feedback_by_about ON feedback (about);
+CREATE INDEX feedback_by_time ON feedback (time_us);
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (EVENTS + ROLLUPS, REQUEST_LOG)
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -64,6 +99,7 @@ def connect(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten with zeros
     except sqlite3.Error as error:
         raise LedgerError(f"{path}: {error}; check the disk, the folder's rights and whether it is a ledger") from None
     return connection

@@ -36,6 +36,10 @@ class Rollups:
             for i, amount in amounts:
                 sums[i] += amount
 
+    def clear(self) -> None:
+        """Start anew, after a `write`."""
+        self._sums.clear()
+
     def write(self, connection: sqlite3.Connection) -> None:
         """Add the sums to the table."""
         connection.executemany(_UPSERT, (_row(key, sums) for key, sums in self._sums.items() if any(sums)))

@@ -8,8 +8,9 @@ from serving.ledger.usage import Usage
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PLAIN: Final = (
-    "tenant", "key", "kind", "status", "request_id", "decision_id", "team", "feature", "user", "session_id",
-    "model_asked", "model", "provider", "tier", "latency_ms", "usage_estimated", "cached", "wasted", "error",
+    "tenant", "key", "kind", "status", "request_id", "completion_id", "decision_id", "team", "feature", "user",
+    "session_id", "model_asked", "model", "provider", "tier", "latency_ms", "usage_estimated", "cached", "wasted",
+    "error",
 )  # fmt: skip
 _USAGE: Final = tuple(Usage.model_fields)
 COLUMNS: Final = (*_PLAIN, *_USAGE, "time_us", "cost_pico_usd", "price_source", "price_dated",
@@ -19,6 +20,11 @@ COLUMNS: Final = (*_PLAIN, *_USAGE, "time_us", "cost_pico_usd", "price_source", 
 def microseconds(time: datetime) -> int:
     """Since 1970 in UTC, exactly."""
     return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+def time_of(time_us: int) -> datetime:
+    """The time that is so many microseconds since 1970."""
+    return _EPOCH + timedelta(microseconds=time_us)
 
 
 def row_of(event: Event) -> tuple[Any, ...]:
@@ -41,7 +47,7 @@ def event_of(row: tuple[Any, ...]) -> Event:
     return Event(
         **{name: values[name] for name in _PLAIN if name not in ("usage_estimated", "cached", "wasted")},
         **{name: bool(values[name]) for name in ("usage_estimated", "cached", "wasted")},
-        time=_EPOCH + timedelta(microseconds=values["time_us"]),
+        time=time_of(values["time_us"]),
         usage=Usage(**usage) if usage else None,
         cost=None if cost is None else Cost(pico_usd=cost, source=values["price_source"], dated=values["price_dated"]),
         saved={kind: saved for kind in SAVINGS if (saved := values[f"saved_{kind}"]) is not None},

@@ -1,15 +1,19 @@
 """The ledger in one SQLite file: events as they happen, and their sums."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from datetime import date, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from serving.errors import LedgerError
 from serving.ledger.events import SAVINGS, Event
+from serving.ledger.feedback import Feedback
+from serving.ledger.request_log import Forgettable, Forgotten, Logged, LoggedDecision, Matched
+from serving.ledger.sqlite import request_log
+from serving.ledger.sqlite.forget import forget
 from serving.ledger.sqlite.migrations import connect, migrate
 from serving.ledger.sqlite.money import PICO, USD, joined
 from serving.ledger.sqlite.rollups import COUNTS, DIMENSIONS, MONEY, UNSET, Rollups
@@ -26,6 +30,9 @@ _SETTLED: Final = tuple(name for name in COLUMNS if name not in ("tenant", "key"
 _SETTLE: Final = f"UPDATE events SET {', '.join(f'{name} = ?' for name in _SETTLED)} WHERE tenant = ? AND key = ?"
 _STARTED: Final = f"SELECT {', '.join(COLUMNS)} FROM events WHERE tenant = ? AND key = ? AND status = 'started'"
 
+_Write = Callable[[Rollups], Any]
+"""A write inside the writer's transaction; what it adds to the sums goes in with those of its group."""
+
 
 class SqliteLedger:
     """A `LedgerStore`. Several processes may have the same file open.
@@ -37,7 +44,7 @@ class SqliteLedger:
         migrate(path)
         self._path = path
         self._connection = connect(path)
-        self._writer: GroupCommit[Sequence[Event], tuple[bool, ...]] = GroupCommit(self._connection, self._write)
+        self._writer: GroupCommit[_Write, Any] = GroupCommit(self._connection, self._write)
 
     @property
     def problem(self) -> str | None:
@@ -46,7 +53,37 @@ class SqliteLedger:
 
     def record(self, events: Sequence[Event]) -> "Future[tuple[bool, ...]]":
         """Write all of them or none; see `LedgerStore`."""
-        return self._writer.submit(events)
+        return self._writer.submit(lambda sums: tuple([self._write_one(event, sums) for event in events]))
+
+    def log(self, decision: LoggedDecision) -> "Future[None]":
+        """Keep what a decision saw; see `LedgerStore`."""
+        return self._writer.submit(lambda _: request_log.insert(self._connection, decision))
+
+    def give(self, feedback: Feedback) -> "Future[Matched | None]":
+        """Keep what somebody thought of an answer; see `LedgerStore`."""
+        return self._writer.submit(lambda _: request_log.insert_feedback(self._connection, feedback))
+
+    def logged(self) -> Iterator[Logged]:
+        """The request log; see `LedgerStore`."""
+        with self._reader() as reader:
+            yield from request_log.read(reader)
+
+    def forget(self, what: Forgettable, value: str, *, tenant: str | None = None) -> Forgotten:
+        """Delete what is known of a request, session or user; see `LedgerStore`."""
+        forgotten: Forgotten = self._writer.submit(
+            lambda sums: forget(self._connection, sums, what, value, tenant)
+        ).result()
+        self._overwrite_wal()
+        return forgotten
+
+    def expire(self, before: datetime) -> int:
+        """Delete old decisions and feedback; see `LedgerStore`."""
+        deleted, time_us = 0, microseconds(before)
+        while part := self._writer.submit(lambda _: request_log.expire(self._connection, time_us)).result():
+            deleted += part
+        if deleted:
+            self._overwrite_wal()
+        return deleted
 
     def totals(
         self, dimension: str, since: date, until: date, *, tenant: str | None = None, daily: bool = False
@@ -83,10 +120,10 @@ class SqliteLedger:
         self._writer.close()
         self._connection.close()
 
-    def _write(self, jobs: list[Sequence[Event]]) -> list[tuple[bool, ...]]:
+    def _write(self, jobs: "list[_Write]") -> list[Any]:
         """Inside a transaction."""
         sums = Rollups()
-        answers = [tuple([self._write_one(event, sums) for event in events]) for events in jobs]
+        answers = [job(sums) for job in jobs]
         sums.write(self._connection)
         return answers
 
@@ -106,6 +143,18 @@ class SqliteLedger:
         sums.add(before, -1)
         sums.add(event.model_copy(update={"time": before.time}))
         return True
+
+    def _overwrite_wal(self) -> None:
+        """What was deleted is zeros in the file; its earlier pages would stay in the log beside it until it is reused.
+
+        Raises LedgerError when another process kept it in use all along.
+        """
+        with closing(connect(self._path)) as connection:
+            (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise LedgerError(
+                f"{self._path}: deleted, but the write-ahead log beside it is in use and may hold it still; try again"
+            )
 
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
