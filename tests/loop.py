@@ -75,7 +75,7 @@ def main() -> None:
         folder = Path(name)
         with in_service(folder, None) as service:
             send_all(service)
-            print(run(folder, "report", "--days", "1"))
+            print(run(folder, "report"))
             print(retrain(folder, None))
             if not answers_with(service, "2"):
                 sys.exit("the service did not take over version 2")

@@ -386,6 +386,30 @@ def test_a_report_is_one_json_object_or_csv(state: Path) -> None:
 
 
 @pytest.mark.usefixtures("state")
+def test_what_is_forgotten_is_counted(state: Path) -> None:
+    ledger = SqliteLedger(state / "ledger.db")
+    ledger.record([event("a", user="ann"), event("b", user="ann"), event("c", user="bob")]).result()
+    ledger.close()
+    assert run("forget", "--user", "ann").stdout == (
+        "deleted 0 decisions and 0 lines of feedback; took the names from 2 events\n"
+    )
+    assert "took the names from 0 events" in run("forget", "--user", "ann").stdout
+    assert "one of --request" in failed(run("forget", "--user", "ann", "--session", "s"), 2)
+
+
+def test_without_a_ledger_there_is_nothing_to_forget_or_to_learn_from(state: Path) -> None:
+    assert "there is no ledger" in failed(run("forget", "--session", "s"))
+    assert "there is no ledger yet" in failed(run("train", "--logs", "ledger"))
+    SqliteLedger(state / "ledger.db").close()
+    assert "set tiers in tierwise.toml" in failed(run("train", "--logs", "ledger"))
+    assert "stands alone" in failed(run("train", "--logs", "ledger", "--strict"), 2)
+
+
+def test_a_ledger_without_feedback_is_told_apart_from_one_with(trained: Path) -> None:
+    SqliteLedger(trained / "ledger.db").close()
+    assert "no decision in the ledger can be learned from: there is none" in failed(run("train", "--logs", "ledger"))
+
+
 def test_a_report_of_nothing_says_so() -> None:
     assert "nothing was recorded" in run("report").stdout
     assert one_object(run("report", "--json"))["avg_cost_per_request"] is None
