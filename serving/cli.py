@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
+from serving.budget_cli import budget
 from serving.errors import ConfigurationError, InputError
 from serving.ledger.report import DIMENSIONS, MOST_DAYS, Dimension
 from serving.settings import Settings, read_settings
@@ -162,4 +163,4 @@ def _use_own_bentoml_home(settings: Settings, folder: str) -> None:
     os.environ.setdefault("BENTOML_HOME", str(settings.home.resolve() / folder))
 
 
-COMMANDS = (serve, route, report, forget, bento)
+COMMANDS = (serve, route, report, budget, forget, bento)

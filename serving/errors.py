@@ -7,6 +7,7 @@
     ├── BundleError           a bundle cannot be used: format, hash, shapes, golden predictions
     ├── LabelError            the labels of a log do not support a router
     ├── LedgerError           the ledger cannot be written or read
+    ├── BudgetError           a hard budget cannot bear another call
     └── RegistryError         a version, alias or promotion that cannot be
 
 Each message states what was wrong, the value, and what to do about it.
@@ -43,6 +44,14 @@ class LabelError(TierwiseError):
 
 class LedgerError(TierwiseError):
     """The ledger cannot be written or read."""
+
+
+class BudgetError(TierwiseError):
+    """A hard budget cannot bear another call. `retry_after_s`: until it begins anew."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class RegistryError(TierwiseError):

@@ -84,6 +84,11 @@ class Settings(BaseSettings):
         description="what every text goes through before it is stored, a function from text to text: "
         "package.module:function",
     )
+    budget_webhook: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="where it is posted that a budget comes to its end; not set: logged alone",
+    )
     memo_size: int = Field(10_000, ge=1, description="embeddings of recent prompts kept per worker, 1.5 KB each")
     max_request_bytes: int = Field(1_000_000, ge=1_000, description="bytes of the largest body of one request")
     max_batch_bytes: int = Field(16_000_000, ge=1_000, description="bytes of the largest body of a batch of requests")

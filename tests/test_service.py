@@ -13,6 +13,8 @@ import httpx
 import pytest
 
 from serving.classifier.bundle import read_bundle, write_bundle
+from serving.ledger.budgets import Budget
+from serving.ledger.sqlite.store import SqliteLedger
 from serving.routing.promoted import Pointer, pointed_to
 from tests import server
 from tests.factories import point
@@ -62,6 +64,25 @@ def within(seconds: float, condition: Callable[[], bool]) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+def test_a_hard_budget_set_while_it_runs_refuses_decisions_until_it_is_taken_away(service: Server, home: Path) -> None:
+    budget = Budget(scope="team", value="spent", period="month", limit_pico_usd=0, hard=True)
+    asked = {"prompt": "one", "metadata": {"team": "spent"}}
+    ledger = SqliteLedger(home / "ledger.db")
+    ledger.set_budget(budget)
+    assert within(_GIVE_UP_AFTER_S, lambda: service.client.post("/route", json=asked).status_code == 429)
+    answer = service.client.post("/route", json=asked)
+    error = answer.json()["error"]
+    assert (error["type"], error["code"]) == ("insufficient_quota", "budget_exceeded")
+    assert "hard budget of team 'spent' for a month" in error["message"]
+    assert int(answer.headers["retry-after"]) > 0
+    others = service.client.post("/route/batch", json={"requests": [{"prompt": "one"}, asked]}).json()["data"]
+    assert [item.get("object") for item in others] == ["routing.decision", None]
+    assert others[1]["error"]["code"] == "budget_exceeded"
+    ledger.remove_budget(budget)
+    ledger.close()
+    assert within(_GIVE_UP_AFTER_S, lambda: service.client.post("/route", json=asked).status_code == 200)
 
 
 def sample(service: Server, series: str) -> float:

@@ -15,10 +15,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serving.errors import InputError, LedgerError
+from serving.errors import BudgetError, InputError, LedgerError
 from serving.http.decisions import Decisions
 from serving.http.docs import docs_routes
-from serving.http.errors import on_client_gone, on_http_error, on_input_error, on_ledger_error, on_unexpected_error
+from serving.http.errors import (
+    on_budget_error,
+    on_client_gone,
+    on_http_error,
+    on_input_error,
+    on_ledger_error,
+    on_unexpected_error,
+)
 from serving.http.feedback import FeedbackResource
 from serving.http.ledger import LedgerResource
 from serving.http.metrics import CountRequests, Metrics, metrics_route
@@ -30,6 +37,7 @@ from serving.routing.policy import Policy
 from serving.routing.promoted import PromotedRouter
 from serving.routing.rules import NO_RULES, Rules
 from serving.settings import Settings
+from serving.spending import Spending
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +58,11 @@ def build_app(
         redact=None if settings.redact is None else load_redaction(settings.redact),
         on_failure=lambda cause: metrics.log_failures.labels(cause).inc(),
     )
-    decisions = Decisions(promoted, settings, policy, metrics, rules, log if settings.log_decisions else None)
+    spending = Spending(
+        access, settings.budget_webhook, lambda scope, level: metrics.budget_alerts.labels(scope, level).inc()
+    )
+    kept_in = log if settings.log_decisions else None
+    decisions = Decisions(promoted, settings, policy, metrics, rules, kept_in, spending)
     feedback = FeedbackResource(access, log, metrics)
     ledger = LedgerResource(access, settings, metrics, lambda: promoted.router.tiers)
 
@@ -61,9 +73,11 @@ def build_app(
         await _open(access)
         _settle_garbage_collection()
         watch = asyncio.create_task(_watch(promoted, policy, metrics, access))
+        budgets = asyncio.create_task(_follow(spending))
         expiry = asyncio.create_task(_expire(access, timedelta(days=settings.log_days)))
         yield
         watch.cancel()
+        budgets.cancel()
         expiry.cancel()
         await asyncio.to_thread(access.close)
 
@@ -88,6 +102,7 @@ def build_app(
         exception_handlers={
             InputError: on_input_error,
             LedgerError: on_ledger_error,
+            BudgetError: on_budget_error,
             HTTPException: on_http_error,
             ClientDisconnect: on_client_gone,
             Exception: on_unexpected_error,
@@ -114,6 +129,14 @@ async def _watch(promoted: PromotedRouter, policy: Policy, metrics: Metrics, led
         if taken is not None:
             metrics.reloads.labels(outcome="taken" if taken else "refused").inc()
             _settle_garbage_collection()
+
+
+async def _follow(spending: Spending) -> None:
+    """Take over budgets that were set, and tell of those that are spent."""
+    while True:
+        with contextlib.suppress(LedgerError):  # `problem` says so; the budgets known so far hold
+            await asyncio.to_thread(spending.refresh)
+        await asyncio.sleep(_LOOK_EVERY_S)
 
 
 async def _expire(ledger: LedgerAccess, kept: timedelta) -> None:

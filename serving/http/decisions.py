@@ -11,9 +11,9 @@ from starlette.routing import Route
 
 from serving.attribution import Attribution, read_attribution, read_name
 from serving.chat import Conversation, read_conversation
-from serving.errors import InputError
+from serving.errors import BudgetError, InputError
 from serving.http.body import as_object, read_json
-from serving.http.errors import error_object
+from serving.http.errors import budget_error_object, error_object
 from serving.http.metrics import Metrics
 from serving.request_log import RequestLog
 from serving.routing.policy import Policy
@@ -21,6 +21,7 @@ from serving.routing.promoted import PromotedRouter
 from serving.routing.router import Decision, Router
 from serving.routing.rules import Rules
 from serving.settings import Settings
+from serving.spending import Spending, refuse
 
 _JSON: Final = "application/json"
 _HOLDING: Final = "`messages` or `prompt`"
@@ -51,6 +52,7 @@ class Decisions:
         metrics: Metrics,
         rules: Rules,
         log: RequestLog | None,
+        spending: Spending,
     ) -> None:
         """log: where decisions are kept; None keeps none."""
         self._promoted = promoted
@@ -59,6 +61,7 @@ class Decisions:
         self._metrics = metrics
         self._rules = rules
         self._log = log
+        self._spending = spending
         # For longer texts and batches. The encoder computes outside the interpreter's lock, so health checks and
         # other prompts are answered meanwhile; a second thread would only make both slower on the worker's core.
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="encoder")
@@ -96,17 +99,26 @@ class Decisions:
             asked = self._read(as_object(item, where=None, holding=_HOLDING))
             if asked.explain:  # some milliseconds each, and batches wait in one line
                 raise InputError("is for single requests: ask /route", where="explain")
-            return self._decided(asked, router).model_dump()
+            decision = self._decided(asked, router)
+            if (held := self._spending.reserve(decision, asked.who)) is not None:
+                refuse(held.result())
+            return decision.model_dump()
         except InputError as error:
             where = f"requests[{index}]" + (f".{error.where}" if error.where else "")
             return {"error": error_object(str(error), "invalid_request_error", where)}
+        except BudgetError as error:
+            return {"error": budget_error_object(error)}
 
     async def _decide(self, payload: dict[str, object], router: Router) -> Decision:
         asked = self._read(payload)
         short = len(asked.conversation.last_user_text) <= _QUICK_CHARS
         if not asked.explain and (short or router.classifier.remembers(asked.conversation)):
-            return self._decided(asked, router)
-        return await asyncio.get_running_loop().run_in_executor(self._encoding, self._decided, asked, router)
+            decision = self._decided(asked, router)
+        else:
+            decision = await asyncio.get_running_loop().run_in_executor(self._encoding, self._decided, asked, router)
+        if (held := self._spending.reserve(decision, asked.who)) is not None:
+            refuse(await asyncio.wrap_future(held))
+        return decision
 
     def _decided(self, asked: _Asked, router: Router) -> Decision:
         considered = router.consider(asked.conversation, asked.policy, asked.who, self._rules, explain=asked.explain)

@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from serving.errors import InputError, LedgerError
+from serving.errors import BudgetError, InputError, LedgerError
 
 logger = logging.getLogger(__name__)
 
@@ -18,9 +18,9 @@ class BodyTooLarge(InputError):
     """A request body over the limit."""
 
 
-def error_object(message: str, kind: str, where: str | None) -> dict[str, object]:
+def error_object(message: str, kind: str, where: str | None, code: str | None = None) -> dict[str, object]:
     """The `error` of an error body: message, type, param (the offending field) and code."""
-    return {"message": message, "type": kind, "param": where, "code": None}
+    return {"message": message, "type": kind, "param": where, "code": code}
 
 
 def on_input_error(_request: Request, error: Exception) -> Response:
@@ -48,6 +48,19 @@ def on_ledger_error(_request: Request, error: Exception) -> Response:
         {"error": error_object("the ledger cannot be written or read; /status says why", "api_error", None)},
         status_code=503,
         headers={"Retry-After": "1"},
+    )
+
+
+def budget_error_object(error: BudgetError) -> dict[str, object]:
+    """As OpenAI's own, when there is no money left."""
+    return error_object(str(error), "insufficient_quota", None, "budget_exceeded")
+
+
+def on_budget_error(_request: Request, error: Exception) -> Response:
+    """429: a hard budget cannot bear the call."""
+    assert isinstance(error, BudgetError)
+    return JSONResponse(
+        {"error": budget_error_object(error)}, status_code=429, headers={"Retry-After": str(error.retry_after_s)}
     )
 
 

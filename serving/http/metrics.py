@@ -38,6 +38,7 @@ class Metrics:
         )
         self.ledger_events = Counter("tierwise_ledger_events", "Events recorded", ["kind", "status"])
         self.feedback = Counter("tierwise_feedback", "Feedback on answers", ["said", "matched"])
+        self.budget_alerts = Counter("tierwise_budget_alerts", "Budgets near their limit, or spent", ["scope", "level"])
         self.log_failures = Counter(
             "tierwise_request_log_failures", "Decisions not kept, or kept without their text", ["cause"]
         )

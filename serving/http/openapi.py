@@ -67,7 +67,11 @@ def _route(max_bytes: int) -> Json:
         "summary": "The tier for one request",
         "description": f"At most {max_bytes:,} bytes. The decision says what to call; nothing is called.",
         "requestBody": _body(ref("RouteRequest"), ROUTE_EXAMPLES),
-        "responses": {"200": _answer("The decision, with an explanation if asked for", _DECISION), **_REFUSALS},
+        "responses": {
+            "200": _answer("The decision, with an explanation if asked for", _DECISION),
+            **_REFUSALS,
+            "429": _NO_MONEY,
+        },
     }
 
 
@@ -151,9 +155,9 @@ _ERROR_DETAIL: Final[Json] = {
     "required": ["message", "type", "param", "code"],
     "properties": {
         "message": {"type": "string", "description": "What was wrong and what is accepted."},
-        "type": {"enum": ["invalid_request_error", "not_found_error", "api_error"]},
+        "type": {"enum": ["invalid_request_error", "not_found_error", "api_error", "insufficient_quota"]},
         "param": {"type": ["string", "null"], "description": "The offending field: `messages[2].content`."},
-        "code": {"type": "null"},
+        "code": {"enum": [None, "budget_exceeded"]},
     },
 }
 _TIMED_OUT: Final[Json] = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
@@ -163,6 +167,7 @@ _REFUSALS: Final[Json] = {
     "500": _answer("A defect of the service, whose log has the traceback", ref("Error")),
     "504": _answer("Not answered, or not received, within two minutes", ref("TimedOut")),
 }
+_NO_MONEY: Final = _answer("A hard budget of who asks cannot bear the call", ref("Error"))
 _UNWRITTEN: Final = _answer("The ledger cannot be written or read; nothing was recorded", ref("Error"))
 _CALL_EXAMPLES: Final[Json] = {
     "reported": {

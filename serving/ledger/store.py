@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import NamedTuple, Protocol
 
+from serving.ledger.budgets import Budget, BudgetStatus, Spender
 from serving.ledger.events import Event
 from serving.ledger.feedback import Feedback
 from serving.ledger.request_log import Forgettable, Forgotten, Logged, LoggedDecision, Matched
@@ -79,6 +80,39 @@ class LedgerStore(Protocol):
 
     def expire(self, before: datetime) -> int:
         """Delete decisions and feedback that are older, and say how many; events stay."""
+        ...
+
+    def set_budget(self, budget: Budget) -> None:
+        """Set it, or change the one of the same scope and period. What was spent in the period counts."""
+        ...
+
+    def remove_budget(self, budget: Budget) -> bool:
+        """Take away that of the same scope and period; whether there was one."""
+        ...
+
+    def budgets(self) -> Sequence[Budget]:
+        """All of them."""
+        ...
+
+    def budget_status(self, now: datetime) -> Sequence[BudgetStatus]:
+        """What is spent, reserved and left of each."""
+        ...
+
+    def reserve(
+        self, id_: str, who: Spender, pico_usd: int, now: datetime, ttl: timedelta
+    ) -> "Future[BudgetStatus | None]":
+        """Hold an amount against every hard budget of the spender, for a call of that id (a decision's, or the key of
+        its event); settled when its event is recorded, gone after `ttl` without one. Holds nothing and gives the budget
+        that cannot bear it, if there is one."""
+        ...
+
+    def release(self, id_: str, tenant: str) -> "Future[None]":
+        """Let go of what is held for a call that is not made."""
+        ...
+
+    def to_tell(self) -> Sequence[BudgetStatus]:
+        """Budgets that an event written by this process has brought to `alert_at`, or to their limit, since it was
+        last asked; each once a period and level."""
         ...
 
     def close(self) -> None:

@@ -90,7 +90,29 @@ CREATE INDEX feedback_by_about ON feedback (about);
 CREATE INDEX feedback_by_time ON feedback (time_us);
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (EVENTS + ROLLUPS, REQUEST_LOG)
+BUDGETS = """
+CREATE TABLE budgets (
+    id INTEGER PRIMARY KEY,
+    tenant TEXT NOT NULL, scope TEXT NOT NULL, value TEXT NOT NULL, period TEXT NOT NULL,
+    zone TEXT NOT NULL, limit_pico_usd INTEGER NOT NULL, hard INTEGER NOT NULL, alert_at REAL NOT NULL,
+    UNIQUE (tenant, scope, value, period)
+);
+CREATE TABLE budget_spend (
+    budget INTEGER NOT NULL, begin_us INTEGER NOT NULL,
+    spent_usd INTEGER NOT NULL, spent_pico INTEGER NOT NULL,
+    told INTEGER NOT NULL,
+    PRIMARY KEY (budget, begin_us)
+) WITHOUT ROWID;
+CREATE TABLE reservations (
+    id TEXT NOT NULL, tenant TEXT NOT NULL, budget INTEGER NOT NULL, begin_us INTEGER NOT NULL,
+    pico_usd INTEGER NOT NULL, expires_us INTEGER NOT NULL,
+    PRIMARY KEY (id, tenant, budget)
+) WITHOUT ROWID;
+CREATE INDEX reservations_by_budget ON reservations (budget, begin_us);
+CREATE INDEX reservations_by_expiry ON reservations (expires_us);
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (EVENTS + ROLLUPS, REQUEST_LOG, BUDGETS)
 
 
 def connect(path: Path) -> sqlite3.Connection:

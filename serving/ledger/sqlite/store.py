@@ -1,18 +1,20 @@
 """The ledger in one SQLite file: events as they happen, and their sums."""
 
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from serving.errors import LedgerError
+from serving.ledger.budgets import Budget, BudgetStatus, Spender
 from serving.ledger.events import SAVINGS, Event
 from serving.ledger.feedback import Feedback
 from serving.ledger.request_log import Forgettable, Forgotten, Logged, LoggedDecision, Matched
-from serving.ledger.sqlite import request_log
+from serving.ledger.sqlite import budgets, request_log
 from serving.ledger.sqlite.forget import forget
 from serving.ledger.sqlite.migrations import connect, migrate
 from serving.ledger.sqlite.money import PICO, USD, joined
@@ -22,6 +24,7 @@ from serving.ledger.sqlite.writer import GroupCommit
 from serving.ledger.store import Totals
 
 _PAGE: Final = 1_000
+_MOST_TO_TELL: Final = 1_000  # where nobody asks
 INSERT: Final = (
     f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "
     "ON CONFLICT (tenant, key) DO NOTHING"
@@ -44,6 +47,8 @@ class SqliteLedger:
         migrate(path)
         self._path = path
         self._connection = connect(path)
+        self._budgeted = False
+        self._to_tell: deque[BudgetStatus] = deque(maxlen=_MOST_TO_TELL)
         self._writer: GroupCommit[_Write, Any] = GroupCommit(self._connection, self._write)
 
     @property
@@ -115,6 +120,41 @@ class SqliteLedger:
                 yield from (event_of(row[1:]) for row in rows)
                 last = rows[-1][time], rows[-1][0]
 
+    def set_budget(self, budget: Budget) -> None:
+        """Set it, or change the one of the same scope and period; see `LedgerStore`."""
+        self._writer.submit(lambda _: budgets.put(self._connection, budget)).result()
+
+    def remove_budget(self, budget: Budget) -> bool:
+        """Take it away; see `LedgerStore`."""
+        return bool(self._writer.submit(lambda _: budgets.remove(self._connection, budget)).result())
+
+    def budgets(self) -> list[Budget]:
+        """All of them; see `LedgerStore`."""
+        with self._reader() as reader:
+            return budgets.every(reader)
+
+    def budget_status(self, now: datetime) -> list[BudgetStatus]:
+        """What is left of each; see `LedgerStore`."""
+        found: list[BudgetStatus] = self._writer.submit(lambda _: budgets.status(self._connection, now)).result()
+        return found
+
+    def reserve(
+        self, id_: str, who: Spender, pico_usd: int, now: datetime, ttl: timedelta
+    ) -> "Future[BudgetStatus | None]":
+        """Hold an amount for a call; see `LedgerStore`."""
+        return self._writer.submit(lambda _: budgets.reserve(self._connection, id_, who, pico_usd, now, ttl))
+
+    def release(self, id_: str, tenant: str) -> "Future[None]":
+        """Let go of it; see `LedgerStore`."""
+        return self._writer.submit(lambda _: budgets.release(self._connection, id_, tenant))
+
+    def to_tell(self) -> list[BudgetStatus]:
+        """Budgets that have come near their limit or passed it; see `LedgerStore`."""
+        found = []
+        while self._to_tell:
+            found.append(self._to_tell.popleft())
+        return found
+
     def close(self) -> None:
         """Write what is waiting and let go."""
         self._writer.close()
@@ -123,6 +163,7 @@ class SqliteLedger:
     def _write(self, jobs: "list[_Write]") -> list[Any]:
         """Inside a transaction."""
         sums = Rollups()
+        self._budgeted = self._connection.execute("SELECT EXISTS (SELECT 1 FROM budgets)").fetchone() == (1,)
         answers = [job(sums) for job in jobs]
         sums.write(self._connection)
         return answers
@@ -131,6 +172,7 @@ class SqliteLedger:
         row = row_of(event)
         if self._connection.execute(INSERT, row).rowcount:
             sums.add(event)
+            self._spend(event, None)
             return True
         if event.status == "started":
             return False
@@ -141,8 +183,14 @@ class SqliteLedger:
         values = dict(zip(COLUMNS, row, strict=True))
         self._connection.execute(_SETTLE, (*(values[name] for name in _SETTLED), event.tenant, event.key))
         sums.add(before, -1)
-        sums.add(event.model_copy(update={"time": before.time}))
+        settled = event.model_copy(update={"time": before.time})
+        sums.add(settled)
+        self._spend(settled, before)
         return True
+
+    def _spend(self, event: Event, before: Event | None) -> None:
+        if self._budgeted:
+            self._to_tell.extend(budgets.spend(self._connection, event, before))
 
     def _overwrite_wal(self) -> None:
         """What was deleted is zeros in the file; its earlier pages would stay in the log beside it until it is reused.
