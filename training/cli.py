@@ -4,6 +4,8 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -200,6 +202,27 @@ def promote(version: str) -> None:
 def rollback() -> None:
     """Make the champion before this one the champion again."""
     click.echo(f"version {_registry().rollback(fits=_fits_settings)} is the champion again")
+
+
+@tierwise.command()
+@click.argument("what", type=click.Choice(["events", "decisions"]))
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--days", type=click.IntRange(1), help="Of the last days alone, today included, in UTC. Default: all.")
+def export(what: str, out: Path, days: int | None) -> None:
+    """Write the ledger's events, or its decisions with what became of them, to OUT: .parquet or .csv."""
+    from serving.ledger.sqlite.store import SqliteLedger
+    from training.export import export_decisions, export_events
+
+    path = read_settings().home / "ledger.db"
+    if not path.exists():
+        raise InputError(f"{path}: there is no ledger")
+    until = datetime.now(UTC) + timedelta(days=1)
+    since = datetime(1970, 1, 1, tzinfo=UTC)
+    if days is not None:
+        since = datetime.combine(until.date() - timedelta(days=days), time(), UTC)
+    with closing(SqliteLedger(path)) as ledger:
+        written = (export_events if what == "events" else export_decisions)(ledger, out, since, until)
+    click.echo(f"{written:,} {what} in {out}")
 
 
 @tierwise.group()

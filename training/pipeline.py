@@ -114,18 +114,20 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
 
 def labelled_examples(data: Data, home: Path, config: TrainingConfig, encoder: Encoder, say: Say) -> Examples:
     """The prompts of the data with a label for at least one tier, embedded. Raises LabelError if there are none."""
+    if data.public:
+        examples, summary = public_examples(data, encoder.identity, config)
+        say(f"labels:\n{summary}")
+        return examples
     labeller, store = _labeller(data.ladder, config), EmbeddingStore(home / "embeddings", encoder)
     if data.logs is not None:
         examples, summary = read_examples(data.logs, data.ladder, labeller, store)
-    elif data.ledger:
+    else:
         with closing(SqliteLedger(data.path)) as ledger:
             examples, summary, aside = read_ledger_examples(
                 ledger.logged(), data.ladder, labeller, encoder.identity.digest, store
             )
         for reason, count in aside.items():
             say(f"set aside: {count:,} decisions {reason}")
-    else:
-        examples, summary = public_examples(data, encoder.identity, config)
     say(f"labels:\n{summary}")
     return examples
 
