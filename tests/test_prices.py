@@ -229,3 +229,25 @@ def test_a_family_of_models_is_refused_with_the_names_of_its_members() -> None:
     with pytest.raises(ConfigurationError, match=r"'claude-haiku' is a family of models.*claude-haiku-4-5"):
         check_model_names(["gpt-4o", "claude-haiku"], LISTED)
     check_model_names(["claude-haiku"], PriceBook([entry(model="claude-haiku")]))
+
+
+@pytest.mark.parametrize("model", ["sonar-pro", "gemini-2.5-flash-image", "gpt-image-1"])
+def test_a_price_by_what_usage_does_not_count_is_unknown(model: str) -> None:
+    assert PriceBook().cost(model, Usage(input_tokens=10, output_tokens=10), LATE) is None
+
+
+@pytest.mark.parametrize(
+    "model", ["openai/gpt-4o", "azure/gpt-4o", "anthropic/claude-haiku-4-5", "text-embedding-3-small"]
+)
+def test_a_name_with_its_provider_or_of_one_price_needs_no_provider(model: str) -> None:
+    cost = PriceBook().cost(model, Usage(input_tokens=1_000_000, output_tokens=0), LATE)
+    usd = {"openai/gpt-4o": "2.5", "azure/gpt-4o": "2.5", "anthropic/claude-haiku-4-5": "1"}.get(model, "0.02")
+    assert cost is not None
+    assert cost.pico_usd == Decimal(usd) * 10**12
+
+
+def test_a_price_of_batches_has_its_own_date() -> None:
+    usage, at = Usage(input_tokens=1000, output_tokens=10), datetime(2026, 11, 1, tzinfo=UTC)
+    cost = PriceBook().cost("claude-haiku-4-5", usage, at, batch=True)
+    assert cost is not None
+    assert cost.dated == "2026-10-14"

@@ -63,6 +63,23 @@ def test_google_counts_thoughts_beside_the_answer() -> None:
     )
 
 
+def test_google_counts_audio_and_tools_apart_and_leaves_out_a_zero() -> None:
+    reported = {
+        "promptTokenCount": 100, "toolUsePromptTokenCount": 20, "totalTokenCount": 120,
+        "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 60}, {"modality": "AUDIO", "tokenCount": 40}],
+    }  # fmt: skip
+    assert read_usage(reported) == Usage(input_tokens=120, input_audio_tokens=40, output_tokens=0)
+    cut_off = reported | {"totalTokenCount": 150}
+    assert read_usage(cut_off) == Usage(input_tokens=120, input_audio_tokens=40)
+
+
+def test_what_gateways_and_deepseek_say_of_a_cache_is_read() -> None:
+    gateway = {"prompt_tokens": 50, "completion_tokens": 5, "prompt_tokens_details": {"cache_write_tokens": 30}}
+    assert read_usage(gateway) == Usage(input_tokens=50, cache_write_tokens=30, output_tokens=5)
+    deepseek = {"prompt_tokens": 50, "completion_tokens": 5, "prompt_cache_hit_tokens": 20}
+    assert read_usage(deepseek) == Usage(input_tokens=50, cached_input_tokens=20, output_tokens=5)
+
+
 def test_our_own_form_is_read_as_it_is() -> None:
     assert read_usage({"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}) == Usage(
         input_tokens=3, output_tokens=4

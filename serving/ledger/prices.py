@@ -1,7 +1,7 @@
 """What a call costs, in integer pico-USD: the price of the day from the list, or the settings' own."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Final
@@ -21,6 +21,12 @@ _BATCH: Final = {"processing": "batch"}  # anything else gives the standard pric
 _LISTED: Final = f"genai-prices {list_version}"
 _OWN: Final = "tierwise.toml"
 _SUGGESTED: Final = 5
+_COUNTED: Final = {
+    "input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok", "cache_write_1h_mtok",
+    "input_audio_mtok", "output_audio_mtok", "cache_audio_read_mtok",
+    "web_searches_kcount", "storage_searches_kcount",
+}  # fmt: skip
+"""Prices of what usage counts, and of tools that a provider runs, whose fees are not in it (docs/ledger.md)."""
 
 
 class PriceBook:
@@ -86,9 +92,26 @@ def _own_cost(entry: PriceEntry, usage: Usage, *, batch: bool) -> Cost | None:
 @lru_cache(maxsize=4096)  # misses too: the list's own cache of names it does not have grows with every one asked for
 def _listed(model: str, provider: str | None) -> tuple[Provider, ModelInfo] | None:
     providers = get_snapshot().providers
-    of = _maker(model) if provider is None else find_provider_by_id(providers, provider)
+    named, _, rest = model.partition("/")
+    if (
+        provider is None
+        and rest
+        and (of := find_provider_by_id(providers, named))
+        and (found := of.find_model(rest, all_providers=providers))
+    ):
+        return of, found  # as gateways write it: openai/gpt-4o
+    if provider is None and (of := _maker(model)) is None:
+        return _alike(model)
+    of = of if provider is None else find_provider_by_id(providers, provider)
     found = None if of is None else of.find_model(model, all_providers=providers)
     return None if of is None or found is None else (of, found)
+
+
+def _alike(model: str) -> tuple[Provider, ModelInfo] | None:
+    """A name that tells no provider, where all that have it ask the same today."""
+    offers = [(of, found) for of in get_snapshot().providers if (found := of.find_model(model)) is not None]
+    prices = [found.get_prices(datetime.now(UTC), None) for _, found in offers]
+    return offers[0] if offers and all(price == prices[0] for price in prices) else None
 
 
 def _maker(model: str) -> Provider | None:
@@ -109,6 +132,8 @@ def _listed_cost(provider: Provider, model: ModelInfo, usage: Usage, at: datetim
         return None
     if prices.input_mtok is None and prices.output_mtok is None:
         return None
+    if vars(prices).keys() - _COUNTED:  # a fee by the request, images, hours of audio: usage does not tell how many
+        return None
     if usage.output_tokens is None and prices.output_mtok:
         return None
     listed = ListedUsage(
@@ -124,7 +149,9 @@ def _listed_cost(provider: Provider, model: ModelInfo, usage: Usage, at: datetim
         total = model.calc_price(listed, provider, genai_request_timestamp=at, price_context=context).total_price
     except ValueError:  # tokens that the list prices together, told apart only in part: cached ones of audio
         return None
-    return Cost(pico_usd=int((total * PICO_PER_USD).to_integral_value()), source=_LISTED, dated=_dated(model, at))
+    return Cost(
+        pico_usd=int((total * PICO_PER_USD).to_integral_value()), source=_LISTED, dated=_dated(model, at, batch=batch)
+    )
 
 
 def _has_batch_price(model: ModelInfo, at: datetime) -> bool:
@@ -134,12 +161,15 @@ def _has_batch_price(model: ModelInfo, at: datetime) -> bool:
     )
 
 
-def _dated(model: ModelInfo, at: datetime) -> str | None:
+def _dated(model: ModelInfo, at: datetime, *, batch: bool) -> str | None:
     """The day since which the model has the price, where the list says so."""
-    for price in reversed(model.prices if isinstance(model.prices, list) else []):
-        if price.constraint is None or price.constraint.active(at):
-            start = price.constraint if isinstance(price.constraint, StartDateConstraint) else None
-            return None if start is None else start.start_date.isoformat()
+    if batch:
+        constraints = [variant.constraint for variant in model.price_variants or () if variant.when == _BATCH]
+    else:
+        constraints = [price.constraint for price in model.prices] if isinstance(model.prices, list) else []
+    for constraint in reversed(constraints):
+        if constraint is None or constraint.active(at):
+            return constraint.start_date.isoformat() if isinstance(constraint, StartDateConstraint) else None
     return None
 
 

@@ -48,11 +48,13 @@ _KNOWN: Final = "prompt_tokens, input_tokens or promptTokenCount"
 
 def _openai(reported: Mapping[str, Any], into: str, out: str) -> dict[str, Any]:
     read, made = _details(reported, f"{into}_details"), _details(reported, f"{out}_details")
+    cached = read.get("cached_tokens")
     answer, reasoning = reported.get(out), made.get("reasoning_tokens")
     beside = _sum(reported.get(into), answer, reasoning) == reported.get("total_tokens")
     return {
         "input_tokens": reported.get(into),
-        "cached_input_tokens": read.get("cached_tokens"),
+        "cached_input_tokens": reported.get("prompt_cache_hit_tokens") if cached is None else cached,  # DeepSeek's
+        "cache_write_tokens": read.get("cache_write_tokens"),  # OpenRouter's
         "input_audio_tokens": read.get("audio_tokens"),
         "output_tokens": _sum(answer, reasoning) if beside and reasoning else answer,  # xAI counts it beside
         "reasoning_tokens": reasoning,
@@ -74,12 +76,26 @@ def _anthropic(reported: Mapping[str, Any]) -> dict[str, Any]:
 
 def _google(reported: Mapping[str, Any]) -> dict[str, Any]:
     answer, thoughts = reported.get("candidatesTokenCount"), reported.get("thoughtsTokenCount")
+    prompt, by_tools = reported.get("promptTokenCount"), reported.get("toolUsePromptTokenCount")
+    into = None if prompt is None else _sum(prompt, by_tools)
+    if answer is None and into is not None and reported.get("totalTokenCount") == _sum(into, thoughts):
+        answer = 0  # a count of 0 is left out
     return {
-        "input_tokens": reported.get("promptTokenCount"),
+        "input_tokens": into,
         "cached_input_tokens": reported.get("cachedContentTokenCount"),
+        "input_audio_tokens": _google_audio(reported.get("promptTokensDetails")),
         "output_tokens": None if answer is None and thoughts is None else _sum(answer, thoughts),
         "reasoning_tokens": thoughts,
+        "output_audio_tokens": _google_audio(reported.get("candidatesTokensDetails")),
     }
+
+
+def _google_audio(details: object) -> Any:
+    """The tokens of audio among those of each modality; None without any."""
+    if not isinstance(details, list):
+        return None
+    of_audio = [one.get("tokenCount") for one in details if isinstance(one, Mapping) and one.get("modality") == "AUDIO"]
+    return _sum(*of_audio) if of_audio else None
 
 
 def _details(reported: Mapping[str, Any], name: str) -> Mapping[str, Any]:
