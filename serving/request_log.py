@@ -54,7 +54,7 @@ class RequestLog:
         payload: Mapping[str, object],
         request_id: str | None,
     ) -> None:
-        """Hand the decision over; it is on disk some ms later. A failure costs the log a line, never the answer."""
+        """Hand the decision over; it is on disk within a second. A failure costs the log a line, never the answer."""
         store = self._access.opened
         if store is None:
             self._on_failure("unwritten")

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -82,6 +83,14 @@ def test_a_decision_is_kept_with_what_it_saw_and_without_text(client: Client, tm
     assert len(np.frombuffer(decision.features, np.float32)) == len(FEATURE_NAMES)
     assert (decision.request, calls, feedback.acceptable) == (None, (), True)
     assert SECRET.encode() not in everything(tmp_path)
+
+
+def test_a_decision_is_written_though_nothing_comes_after_it(client: Client, tmp_path: Path) -> None:
+    id_ = route(client)
+    deadline = time.monotonic() + 10
+    while not kept(tmp_path, "SELECT id FROM decisions") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert kept(tmp_path, "SELECT id FROM decisions") == [(id_,)]
 
 
 @pytest.mark.parametrize("client", [{"store_text": True}], indirect=True)

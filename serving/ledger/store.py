@@ -59,7 +59,7 @@ class LedgerStore(Protocol):
         ...
 
     def log(self, decision: LoggedDecision) -> "Future[None]":
-        """Keep what a decision saw."""
+        """Keep what a decision saw, within a second: nobody waits for it, and a crash may lose the last ones."""
         ...
 
     def give(self, feedback: Feedback) -> "Future[Matched | None]":

@@ -62,7 +62,7 @@ class SqliteLedger:
 
     def log(self, decision: LoggedDecision) -> "Future[None]":
         """Keep what a decision saw; see `LedgerStore`."""
-        return self._writer.submit(lambda _: request_log.insert(self._connection, decision))
+        return self._writer.submit(lambda _: request_log.insert(self._connection, decision), at_once=False)
 
     def give(self, feedback: Feedback) -> "Future[Matched | None]":
         """Keep what somebody thought of an answer; see `LedgerStore`."""

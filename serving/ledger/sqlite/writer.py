@@ -40,8 +40,11 @@ class GroupCommit(Generic[Job, Answer]):
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job) -> "Future[Answer]":
-        """The answer to come. It raises LedgerError when the job could not be written: it then left no trace."""
+    def submit(self, job: Job, *, at_once: bool = True) -> "Future[Answer]":
+        """The answer to come. It raises LedgerError when the job could not be written: it then left no trace.
+
+        at_once: otherwise it waits for the next job that cannot, a second at most, which spares it a commit of its own.
+        """
         future: Future[Answer] = Future()
         future.set_running_or_notify_cancel()  # what is handed over will be written: it cannot be cancelled
         with self._wake:
@@ -50,7 +53,8 @@ class GroupCommit(Generic[Job, Answer]):
                 future.set_exception(LedgerError(f"the ledger {why}"))
                 return future
             self._waiting.append((job, future))
-            self._wake.notify()
+            if at_once:
+                self._wake.notify()
         return future
 
     def close(self) -> None:
