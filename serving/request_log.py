@@ -26,21 +26,21 @@ from serving.routing.router import Considered, Router
 logger = logging.getLogger(__name__)
 
 _STORED: Final = ("messages", "prompt", "tools", "response_format")
-_TENANT: Final = "default"
 
 
 class RequestLog:
     """Keeps decisions in the ledger's store, without making anybody wait for it.
 
-    store_text: whether the request is kept as it was sent; redact: what every text goes through before. on_failure: is
-    told of each decision that could not be kept, with or without its text, by what went wrong.
+    store_text: whether the request is kept as it was sent; redact: what every text goes through before, in threads of
+    this class' callers. on_failure: is told of each decision that could not be kept, with or without its text, by what
+    went wrong.
     """
 
     def __init__(
         self, access: LedgerAccess, *, store_text: bool, redact: Redact | None, on_failure: Callable[[str], None]
     ) -> None:
         self._access = access
-        self._store_text = store_text
+        self.stores_text = store_text
         self._redact = redact
         self._on_failure = on_failure
 
@@ -64,7 +64,7 @@ class RequestLog:
         store.log(
             LoggedDecision(
                 id=decision.id,
-                tenant=_TENANT,
+                tenant=who.tenant,
                 time=datetime.now(UTC),
                 router=decision.router,
                 policy=str(policy),
@@ -87,7 +87,7 @@ class RequestLog:
                 user=who.user,
                 session_id=who.session_id,
                 request_id=request_id,
-                request=self._text(payload) if self._store_text else None,
+                request=self._text(payload) if self.stores_text else None,
             )
         ).add_done_callback(self._done)
 
@@ -95,7 +95,7 @@ class RequestLog:
         """As it may be stored: its comment is text too."""
         if given.comment is None:
             return given
-        kept = self._redacted(given.comment) if self._store_text else None
+        kept = self._redacted(given.comment) if self.stores_text else None
         return given.model_copy(update={"comment": kept})
 
     def _text(self, payload: Mapping[str, object]) -> str | None:

@@ -1,6 +1,7 @@
 """The BentoML service: builds everything from the settings and mounts the application."""
 
 import sys
+from functools import lru_cache, partial
 from pathlib import Path
 
 import bentoml
@@ -11,6 +12,10 @@ from serving.bento import BENTO_MODEL
 from serving.errors import TierwiseError
 from serving.http.app import build_app
 from serving.http.metrics import Metrics
+from serving.http.request_lines import write_lines
+from serving.http.tracing import tracing
+from serving.ledger.cached_price import cached_share
+from serving.ledger.prices import PriceBook
 from serving.routing.policy import DEFAULT_POLICY, Policy
 from serving.routing.promoted import PromotedRouter
 from serving.routing.rules import Rules
@@ -35,7 +40,7 @@ def _application(settings: Settings) -> Starlette:
         home, tiers=settings.ladder, policy=policy, pins=settings.pins, memo_size=settings.memo_size
     )
     metrics = Metrics()
-    return build_app(settings, promoted, policy, metrics, _rules(settings, metrics))
+    return build_app(settings, promoted, policy, metrics, _rules(settings, metrics), tracing())
 
 
 def _rules(settings: Settings, metrics: Metrics) -> Rules:
@@ -47,9 +52,12 @@ def _rules(settings: Settings, metrics: Metrics) -> Rules:
             most=settings.max_sessions,
             on_failure=metrics.session_failures.inc,
         )
+    prices = PriceBook(settings.prices)
     return Rules(
         pins=settings.pins,
         sessions=sessions,
+        by_prefix=settings.session_by_prefix,
+        cached_price=lru_cache(partial(cached_share, prices)) if settings.session_switch else None,
         max_top_share=settings.max_top_share,
         top_burst=settings.top_burst,
         exploration=settings.exploration,
@@ -59,6 +67,7 @@ def _rules(settings: Settings, metrics: Metrics) -> Rules:
 try:
     _settings = read_settings()
     _app = _application(_settings)
+    write_lines()
 except TierwiseError as error:  # an import that fails would be tried again for ever
     sys.exit(f"tierwise: {error}")
 

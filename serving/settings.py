@@ -3,9 +3,9 @@
 import os
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -15,12 +15,30 @@ from pydantic_settings import (
 
 from serving.attribution import Pin, pinned_elsewhere
 from serving.errors import ConfigurationError
+from serving.escalate_entry import EscalateEntry
 from serving.price_entry import PriceEntry
 from serving.tiers import Tier, TierEntry
+from serving.upstream_entry import UpstreamEntry, clashes
 
 _FILE: Final = Path("tierwise.toml")
 _PREFIX: Final = "TIERWISE_"
 _OWN_ADDRESSES: Final = ("127.0.0.1", "::1", "localhost")
+
+
+class ServedTier(TierEntry):
+    """A tier as the service is told of it, priced in USD per million tokens."""
+
+    weights: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+        (),
+        description="shares of its calls through /v1 that each of its models is asked first for, such as 3 and 1; not "
+        "set: the first for all, the others where it fails",
+    )
+
+    @model_validator(mode="after")
+    def _weighs_each_model(self) -> Self:
+        if self.weights and len(self.weights) != len(self.models):
+            raise ValueError(f"has {len(self.models)} models and weights for {len(self.weights)}; give each model one")
+        return self
 
 
 class Settings(BaseSettings):
@@ -31,18 +49,43 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".tierwise"), description="folder of all state, seen from the working folder")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(3000, ge=1, le=65535, description="port to listen on")
+    require_keys: bool | None = Field(
+        None,
+        description="whether callers need a key (`tierwise keys`); not set: those that come by another address than "
+        "this machine's own",
+    )
     workers: int = Field(
         1, ge=1, le=64, description="processes, each with its own copy of the router and memory of embeddings"
     )
     policy: str = Field(
         "quality:0.95", description="policy of a request that names none: quality:TARGET, share:MAX_SHARE or value:USD"
     )
-    tiers: tuple[TierEntry, ...] | None = Field(
+    tiers: tuple[ServedTier, ...] | None = Field(
         None, min_length=2, description="models, prices and capabilities per tier, cheapest first"
     )
     prices: tuple[PriceEntry, ...] = Field(
         (), description="prices of models that the list lacks, or that cost you something else"
     )
+    upstreams: tuple[UpstreamEntry, ...] = Field(
+        (), description="providers of models, for calls that go through here; none: /v1 answers no calls"
+    )
+    aliases: dict[str, str] = Field(
+        {},
+        description="other names to ask for, and what each means: a model, `auto`, or `auto:` and a policy",
+    )
+    deadline_s: float = Field(
+        300.0, gt=0, le=3600, description="seconds until an answer begins, however many models are tried for it"
+    )
+    breaker_failures: int = Field(
+        5, ge=1, description="failures of a model in a row, in one worker, after which it is left out for a while"
+    )
+    breaker_first_s: float = Field(
+        5.0, gt=0, le=3600, description="seconds that it is left out, until one call tries it"
+    )
+    breaker_longest_s: float = Field(
+        120.0, gt=0, le=3600, description="most seconds that it is left out: they double each time that it fails again"
+    )
+    escalate: EscalateEntry = Field(EscalateEntry(), description="when an answer is not good enough to be given")
     pins: tuple[Pin, ...] = Field(
         (), description="tiers for all requests of a team, feature or task, where they can take them; first match wins"
     )
@@ -50,6 +93,16 @@ class Settings(BaseSettings):
         None,
         gt=0,
         description="seconds a session keeps its tier after it was last seen, to within a tenth; not set: not sticky",
+    )
+    session_by_prefix: bool = Field(
+        False,
+        description="whether a conversation that names no session keeps its tier too, known by its tools and messages "
+        "so far; with session_ttl_s",
+    )
+    session_switch: bool = Field(
+        False,
+        description="whether a session goes to another tier where that gains more than the provider's cache of the "
+        "conversation is worth; with session_ttl_s",
     )
     max_sessions: int = Field(
         100_000,
@@ -70,9 +123,12 @@ class Settings(BaseSettings):
         description="whether clients may ask for explanations, which name training prompts by their ids and tell how "
         "similar a prompt is to them; not set: only when listening on this machine's own address",
     )
+    log_requests: bool = Field(
+        True, description="whether a line of JSON for each request goes to stderr: ids, times, tokens and cost, no text"
+    )
     log_decisions: bool = Field(
         True,
-        description="whether every decision is kept for `tierwise train --logs ledger`: 1 KB each, embedding and "
+        description="whether every decision is kept for `tierwise train --logs ledger`: 1.2 KB each, embedding and "
         "features, no text",
     )
     log_days: int = Field(
@@ -89,7 +145,11 @@ class Settings(BaseSettings):
         pattern=r"^https?://",
         description="where it is posted that a budget comes to its end; not set: logged alone",
     )
-    memo_size: int = Field(10_000, ge=1, description="embeddings of recent prompts kept per worker, 1.5 KB each")
+    memo_size: int = Field(
+        10_000,
+        ge=1,
+        description="embeddings of recent prompts, and what was predicted of them, kept per worker, 2 KB each",
+    )
     max_request_bytes: int = Field(1_000_000, ge=1_000, description="bytes of the largest body of one request")
     max_batch_bytes: int = Field(16_000_000, ge=1_000, description="bytes of the largest body of a batch of requests")
     max_batch_requests: int = Field(1_000, ge=1, description="most requests in a batch")
@@ -108,19 +168,48 @@ class Settings(BaseSettings):
 
     @field_validator("tiers")
     @classmethod
-    def _names_are_distinct(cls, tiers: tuple[TierEntry, ...] | None) -> tuple[TierEntry, ...] | None:
+    def _names_are_distinct(cls, tiers: tuple[ServedTier, ...] | None) -> tuple[ServedTier, ...] | None:
         names = [tier.name for tier in tiers or ()]
         if len(set(names)) < len(names):
             raise ValueError("name a tier twice")
         return tiers
 
+    @field_validator("upstreams")
+    @classmethod
+    def _upstreams_do_not_clash(cls, upstreams: tuple[UpstreamEntry, ...]) -> tuple[UpstreamEntry, ...]:
+        if wrong := clashes(upstreams):
+            raise ValueError(wrong)
+        return upstreams
+
+    @field_validator("aliases")
+    @classmethod
+    def _aliases_are_other_names(cls, aliases: dict[str, str]) -> dict[str, str]:
+        for name, meant in aliases.items():
+            if not name or name.partition(":")[0] == "auto":
+                raise ValueError(f"{name!r} cannot be another name of {meant!r}")
+            if not meant or meant in aliases:
+                raise ValueError(f"{name!r} means {meant!r}, which is an alias itself, or nothing")
+        return aliases
+
     @field_validator("pins")
     @classmethod
     def _pins_are_to_tiers(cls, pins: tuple[Pin, ...], info: ValidationInfo) -> tuple[Pin, ...]:
-        tiers: tuple[TierEntry, ...] | None = info.data.get("tiers")
+        tiers: tuple[ServedTier, ...] | None = info.data.get("tiers")
         if tiers and (wrong := pinned_elsewhere(pins, [tier.name for tier in tiers])):
             raise ValueError(wrong)
         return pins
+
+    @field_validator("session_by_prefix", "session_switch")
+    @classmethod
+    def _has_sessions(cls, wanted: bool, info: ValidationInfo) -> bool:
+        if wanted and info.data.get("session_ttl_s") is None:
+            raise ValueError("needs session_ttl_s: without it no tier is kept")
+        return wanted
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether nobody can call without a key."""
+        return self.host not in _OWN_ADDRESSES if self.require_keys is None else self.require_keys
 
     @property
     def explains(self) -> bool:
@@ -131,6 +220,11 @@ class Settings(BaseSettings):
     def ladder(self) -> tuple[Tier, ...] | None:
         """The configured tiers, None when the router's own are to be used."""
         return None if self.tiers is None else tuple(tier.tier() for tier in self.tiers)
+
+    @property
+    def weights(self) -> dict[str, tuple[float, ...]]:
+        """Of the models of each tier that has some, by its name."""
+        return {tier.name: tier.weights for tier in self.tiers or () if tier.weights}
 
 
 def read_settings() -> Settings:
@@ -152,4 +246,6 @@ def _first_reason(error: ValueError) -> str:
     if first["type"] == "extra_forbidden":
         close = get_close_matches(key, Settings.model_fields, n=1)
         return f"{key}: is not a setting; " + (f"did you mean {close[0]}?" if close else "see docs/configuration.md")
+    if first["loc"][:1] == ("upstreams",):
+        return f"{key}: {first['msg']}"  # not what is there instead, which may be a key in the wrong place
     return f"{key}: {first['msg']}, not {str(first.get('input'))[:80]!r}"

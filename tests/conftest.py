@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +13,11 @@ from serving.classifier.bundle import Bundle
 from tests.factories import made_up_log, trained_bundle
 from tests.loopback import stay_on_loopback
 from training.encoders import DEFAULT_ENCODER, build_default_encoder
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+    from tests.stand_in.server import StandIn
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before anything imports mlflow
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
@@ -102,3 +108,21 @@ def _loopback_only() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         stay_on_loopback(patch)
         yield
+
+
+@pytest.fixture
+def stand_in() -> "StandIn":
+    """A provider that is none, with the models of tests/gateway.py."""
+    from tests.gateway import MODELS
+    from tests.stand_in.server import StandIn
+
+    return StandIn(models=MODELS)
+
+
+@pytest.fixture
+def through(tmp_path: Path, bundle: Bundle, stand_in: "StandIn") -> "Iterator[OpenAI]":
+    """The official client, pointed at the service in front of the stand-in; the ledger is in `tmp_path`."""
+    from tests.gateway import client_of, gateway
+
+    with gateway(tmp_path, bundle, stand_in) as url, client_of(url) as client:
+        yield client

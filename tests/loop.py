@@ -1,8 +1,10 @@
 """The whole loop in a folder of its own: a first router, a thousand requests, the report, and the next router.
 
-python -m tests.loop          prints what `tierwise report` says of them
+python -m tests.loop              prints what `tierwise report` says of them
+python -m tests.loop --gateway    the same through the gateway
 """
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -12,8 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import httpx
+from openai import OpenAI
+
 from tests.server import Server, environment, serving, tierwise
-from tests.traffic import SAMPLE_LOG, TIERS, Loop, requests, stand_in
+from tests.traffic import SAMPLE_LOG, TIERS, GatewayLoop, Loop, provider, requests, stand_in
 
 _EXPLORATION: Final = "0.4"  # a log of one tier an answer has nothing to compare
 _FOLLOWED_WITHIN_S: Final = 30.0
@@ -34,10 +39,14 @@ def run(folder: Path, *arguments: str) -> str:
     return found.stdout
 
 
-@contextmanager
-def in_service(folder: Path, config: Path | None, **settings: str) -> Iterator[Server]:
-    """A service in `folder` with a first router, trained on the sample log."""
+def first_router(folder: Path, config: Path | None) -> None:
+    """Train one on the sample log, and promote it."""
     run(folder, "train", "--logs", str(SAMPLE_LOG), "--promote", *_with(config))
+
+
+@contextmanager
+def in_service(folder: Path, **settings: str) -> Iterator[Server]:
+    """A service in `folder`, which has a first router."""
     (folder / "tierwise.toml").write_text(TIERS, "utf-8")
     with serving(folder / "state", folder, TIERWISE_EXPLORATION=_EXPLORATION, **settings) as service:
         yield service
@@ -47,6 +56,24 @@ def send_all(service: Server) -> set[str]:
     """A thousand requests with call, record and feedback; gives the routers that decided them."""
     with stand_in() as provider:
         loop = Loop(service.client, provider)
+        return {loop.send(i, payload) for i, payload in enumerate(requests())}
+
+
+@contextmanager
+def in_front_of_a_provider(folder: Path, **settings: str) -> Iterator[Server]:
+    """The same with a provider behind it that is none."""
+    with provider() as url:
+        upstreams = json.dumps([{"name": "stand-in", "base_url": url, "key_env": "STAND_IN_KEY"}])
+        told = {"TIERWISE_UPSTREAMS": upstreams, "STAND_IN_KEY": "made-up"}
+        with in_service(folder, **told, **settings) as service:
+            yield service
+
+
+def send_all_through(service: Server) -> set[str]:
+    """A thousand requests to `auto` with feedback; gives the routers that decided them."""
+    url = f"{service.client.base_url}/v1"
+    with OpenAI(base_url=url, api_key="any", http_client=httpx.Client(trust_env=False)) as client:
+        loop = GatewayLoop(service.client, service.client, client)
         return {loop.send(i, payload) for i, payload in enumerate(requests())}
 
 
@@ -73,8 +100,10 @@ def main() -> None:
     """Print the report of a thousand requests, and how the training on them went."""
     with tempfile.TemporaryDirectory(prefix="tierwise-") as name:
         folder = Path(name)
-        with in_service(folder, None) as service:
-            send_all(service)
+        through = sys.argv[1:] == ["--gateway"]
+        first_router(folder, None)
+        with (in_front_of_a_provider if through else in_service)(folder) as service:
+            (send_all_through if through else send_all)(service)
             print(run(folder, "report"))
             print(retrain(folder, None))
             if not answers_with(service, "2"):

@@ -1,6 +1,8 @@
 """Budgets: what is spent and held, what is refused, who is told."""
 
 import json
+import random
+import socket
 import subprocess
 import sys
 import threading
@@ -13,13 +15,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from serving.ledger.budgets import Budget, Spender
 from serving.ledger.events import Cost, Event
 from serving.ledger.sqlite.store import SqliteLedger
 from serving.spending import Spending
-from tests.ledger_events import NOON, event
+from tests.ledger_events import NOON, event, random_event
 from tests.server import environment
 from training.cli import tierwise
 
@@ -81,6 +85,38 @@ def test_what_was_spent_before_it_was_set_counts(ledger: SqliteLedger) -> None:
     assert left(ledger, NOON + timedelta(days=40)) == (2, 0)
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32))
+def test_what_is_spent_is_the_sum_of_the_events_of_the_period(
+    tmp_path_factory: pytest.TempPathFactory, seed: int
+) -> None:
+    rng = random.Random(seed)
+    store = SqliteLedger(tmp_path_factory.mktemp("ledger") / "ledger.db")
+    zones = ("UTC", "Asia/Kolkata", "Asia/Tokyo", "America/St_Johns")
+    budgets = [
+        of_team(tenant="acme", scope=scope, value=value, period=period, zone=rng.choice(zones), hard=False)
+        for scope, value in (("tenant", "acme"), ("team", "search"), ("user", "u1"))
+        for period in ("day", "month")
+    ]
+    waiting = []
+    for i in range(60):
+        if i in (20, 40):  # among the events, so that some are in the same commit; the second time it counts again
+            store.set_budget(rng.choice(budgets))
+        event = random_event(f"k{i}", rng)
+        waiting.append(store.record([event.model_copy(update={"time": NOON + timedelta(hours=rng.randrange(800))})]))
+    for budget in budgets:
+        store.set_budget(budget)
+    for future in waiting:
+        future.result()
+    events = list(store.events(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)))
+    for now in (NOON, NOON + timedelta(days=30)):
+        for found in store.budget_status(now):
+            budget, (begin, end) = found.budget, found.budget.bounds(now)
+            of = [e for e in events if e.tenant == "acme" and getattr(e, budget.scope) == budget.value]
+            assert found.spent_pico_usd == sum(e.cost.pico_usd for e in of if e.cost and begin <= e.time < end), budget
+    store.close()
+
+
 def test_a_call_that_settles_counts_once(ledger: SqliteLedger) -> None:
     ledger.set_budget(of_team())
     ledger.record([call("a", None, status="started")]).result()
@@ -120,6 +156,14 @@ def test_a_call_of_unknown_cost_keeps_what_was_held(ledger: SqliteLedger) -> Non
     ledger.set_budget(of_team())
     assert holds(ledger, "a", 7)
     ledger.record([call("a", None)]).result()
+    assert left(ledger, NOON + timedelta(days=20)) == (0, 7)
+
+
+@pytest.mark.parametrize("status", ["cancelled", "error"])
+def test_so_does_one_that_broke_off_at_a_cost_that_nobody_told(ledger: SqliteLedger, status: str) -> None:
+    ledger.set_budget(of_team())
+    assert holds(ledger, "a", 7)
+    ledger.record([call("a", None).model_copy(update={"status": status})]).result()
     assert left(ledger, NOON + timedelta(days=20)) == (0, 7)
 
 
@@ -207,8 +251,8 @@ def test_an_alert_is_posted_and_counted_once(ledger: SqliteLedger) -> None:
     )
     ledger.set_budget(of_team(hard=False))
     ledger.record([call("a", 8.5)]).result()
-    spending.refresh()
-    spending.refresh()
+    spending.tell()
+    spending.tell()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -217,12 +261,33 @@ def test_an_alert_is_posted_and_counted_once(ledger: SqliteLedger) -> None:
     assert (alert["level"], alert["value"], Decimal(alert["spent_usd"])) == ("near", "search", Decimal("0.085"))
 
 
+def test_a_webhook_that_speaks_no_http_ends_nothing(ledger: SqliteLedger, caplog: pytest.LogCaptureFixture) -> None:
+    def answer(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65_536)
+            connection.sendall(b"nonsense\r\n")
+
+    class Access:
+        opened = ledger
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer, args=(listening,))
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        ledger.set_budget(of_team(hard=False))
+        ledger.record([call("a", 8.5)]).result()
+        Spending(Access(), url, lambda *_: None).tell()  # type: ignore[arg-type]
+        thread.join()
+    assert "the webhook for budgets did not answer" in caplog.text
+
+
 def run(*arguments: str) -> Any:
     return CliRunner().invoke(tierwise, ["budget", *arguments])
 
 
 def test_budgets_are_set_listed_and_read_from_the_command_line(state: Path) -> None:
-    assert run("list").stderr.startswith("no budget is set")
+    assert "there is no ledger" in run("list").stderr
     done = run("set", "--team", "search", "--per", "day", "--usd", "2.5", "--hard", "--zone", "Europe/Lisbon")
     assert done.stdout == "hard budget of team 'search' for a day: 2.5 USD\n"
     ledger = SqliteLedger(state / "ledger.db")
@@ -242,9 +307,9 @@ def test_budgets_are_set_listed_and_read_from_the_command_line(state: Path) -> N
         (["--per", "day", "--usd", "1"], "give one of"),
         (["--team", "a", "--user", "b", "--per", "day", "--usd", "1"], "give one of"),
         (["--all", "--per", "day", "--usd", "much"], "not a number of dollars"),
-        (["--all", "--per", "day", "--usd", "-1"], "limit_pico_usd"),
+        (["--all", "--per", "day", "--usd", "-1"], "--usd"),
         (["--all", "--per", "day", "--usd", "1", "--zone", "Moon"], "is no time zone"),
-        (["--all", "--per", "day", "--usd", "1", "--alert-at", "2"], "alert_at"),
+        (["--all", "--per", "day", "--usd", "1", "--alert-at", "2"], "--alert-at"),
         (["--all", "--per", "week", "--usd", "1"], "day"),
     ],
 )

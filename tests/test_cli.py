@@ -66,7 +66,7 @@ def test_wrong_arguments_end_with_status_2(arguments: Sequence[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "routers", "promote", "rollback", "route", "serve", "bento", "dataset", "encoder"]
+    "command", ["train", "routers", "promote", "rollback", "route", "serve", "check", "bento", "dataset", "encoder"]
 )
 def test_every_command_explains_itself(command: str) -> None:
     result = run(command, "--help")
@@ -370,7 +370,7 @@ def test_a_report_says_what_was_spent_and_what_is_unknown(state: Path) -> None:
     assert "unknown, and in no sum: the cost of 1 of 3 events, the tokens of 0" in text
     assert "saved $0.5000 net: routing $0.5000; less $0.00 spent on saving" in text
     assert re.search(r"^premium +\$0.001000 +50.0% +1$", text, re.MULTILINE)
-    assert re.search(r"^– +\$0.00 +0.0% +1 +1$", text, re.MULTILINE)  # the call of no team
+    assert re.search(r"^– +unknown +– +1 +1$", text, re.MULTILINE)  # the call of no team
 
 
 def test_a_report_is_one_json_object_or_csv(state: Path) -> None:
@@ -411,7 +411,10 @@ def test_a_ledger_without_feedback_is_told_apart_from_one_with(trained: Path) ->
     assert "no decision in the ledger can be learned from: there is none" in failed(run("train", "--logs", "ledger"))
 
 
-def test_a_report_of_nothing_says_so() -> None:
+def test_a_report_makes_no_ledger_and_one_of_nothing_says_so(state: Path) -> None:
+    assert f"{state / 'ledger.db'}: there is no ledger" in failed(run("report"))
+    assert not (state / "ledger.db").exists()
+    SqliteLedger(state / "ledger.db").close()
     assert "nothing was recorded" in run("report").stdout
     assert one_object(run("report", "--json"))["avg_cost_per_request"] is None
 
@@ -421,3 +424,33 @@ def test_serve_refuses_a_family_of_models_with_the_names_there_are(monkeypatch: 
     tiers = [{"name": "low", "models": ["claude-haiku"]}, {"name": "high", "models": ["claude-opus-4-1"]}]
     monkeypatch.setenv("TIERWISE_TIERS", json.dumps(tiers))
     assert "'claude-haiku' is a family of models" in failed(run("serve"))
+
+
+@pytest.mark.usefixtures("state")
+def test_serve_refuses_an_upstream_without_its_key_and_a_model_that_nobody_serves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tiers = [{"name": "low", "models": ["small"]}, {"name": "high", "models": ["large"]}]
+    upstream = {"name": "own", "base_url": "http://127.0.0.1:9/v1", "key_env": "A_KEY", "models": ["small"]}
+    monkeypatch.setenv("TIERWISE_TIERS", json.dumps(tiers))
+    monkeypatch.setenv("TIERWISE_UPSTREAMS", json.dumps([upstream]))
+    assert "upstream 'own': A_KEY is not set; put its key there" in failed(run("serve"))
+    monkeypatch.setenv("A_KEY", "made-up")
+    assert "no upstream serves 'large'" in failed(run("serve"))
+
+
+UPSTREAMS = (
+    ([{"name": "a", "base_url": "http://x/v1/"}], "ends in a slash"), ([{"name": "a", "base_url": "x"}], "base_url"),
+    ([{"name": "a", "base_url": "http://x"}, {"name": "a", "base_url": "http://y"}], "is there twice"),
+    ([{"name": n, "base_url": "http://x", "models": ["m"]} for n in "ab"], "a model of two upstreams"),
+    ([{"name": n, "base_url": "http://x"} for n in "ab"], "several list no models"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("upstreams", "message"), UPSTREAMS)
+@pytest.mark.usefixtures("state")
+def test_upstreams_that_cannot_be_are_refused(
+    upstreams: list[dict[str, object]], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIERWISE_UPSTREAMS", json.dumps(upstreams))
+    assert message in failed(run("route", "hello"))

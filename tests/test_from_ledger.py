@@ -13,7 +13,7 @@ from serving.classifier.features import FEATURES_VERSION, text_features
 from serving.classifier.quantised import quantised
 from serving.classifier.text_key import text_key
 from serving.errors import LabelError
-from serving.ledger.events import Event
+from serving.ledger.events import Cost, Event
 from serving.ledger.feedback import Feedback as Given
 from serving.ledger.request_log import Logged, LoggedDecision
 from serving.tiers import Tier
@@ -81,9 +81,50 @@ def test_feedback_by_the_answers_id_is_about_that_answer() -> None:
     assert outcomes(calls, *said) == [("low", False, 0.8), ("high", True, None)]
 
 
-def test_a_call_that_failed_is_no_answer() -> None:
-    calls = [call("a", status="error"), call("b", kind="judge", model="large-1")]
-    assert outcomes(calls, given("dec-1", acceptable=True)) == [("low", True, 0.8)]
+def test_feedback_on_what_gave_no_answer_says_nothing_of_a_tier() -> None:
+    failed, judged = call("a", status="error"), call("b", kind="judge", model="large-1", completion_id="judge-b")
+    assert outcomes([failed], given("dec-1", acceptable=True)) == []
+    said = [given("dec-1", acceptable=True), given("a", acceptable=False), given("judge-b", acceptable=False)]
+    answer = call("c", time=NOON - timedelta(seconds=1))
+    assert outcomes([answer, failed, judged], *said) == [("low", True, 0.8)]
+
+
+def test_feedback_on_a_request_of_several_calls_is_about_the_one_that_was_kept() -> None:
+    calls = [
+        call("a", request_id="r", model="large-1"),
+        call("b", request_id="r", wasted=True),
+        call("c", request_id="r", status="error"),
+    ]
+    assert outcomes(calls, given("r", acceptable=True)) == [("low", None, 0.8), ("high", True, None)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "tier"),
+    [
+        ({"model": "small-1-2026-08-06"}, "low"),
+        ({"model": "small-1-20260806"}, "low"),
+        ({"model": "small-1-mini"}, None),
+        ({"model": "gateway/3", "model_asked": "large-1"}, "high"),
+        ({"model": "other"}, None),
+        ({"model": None, "tier": "high"}, "high"),
+        ({"model": None, "tier": "a tier of another ladder"}, None),
+    ],
+)
+def test_an_answer_is_labelled_by_a_tier_of_the_ladder_or_not_at_all(
+    changes: dict[str, object], tier: str | None
+) -> None:
+    found = outcomes([event("a", **{"tier": None, **changes})], given("dec-1", acceptable=True))
+    assert [one[0] for one in found] == ([] if tier is None else [tier])
+
+
+def test_a_decision_for_a_model_that_has_left_the_ladder_labels_nothing() -> None:
+    assert outcomes_of(decision(model="small-0"), [], [given("dec-1", acceptable=True)], LADDER) == []
+
+
+def test_a_cost_that_no_answer_can_have_is_unknown() -> None:
+    dear = call("a").model_copy(update={"cost": Cost(pico_usd=2**61, source="client")})
+    (outcome,) = outcomes_of(decision(), [dear], [given("a", acceptable=True)], LADDER)
+    assert outcome.cost_pico_usd is None
 
 
 def test_complaints_and_costs_are_carried_over() -> None:
@@ -92,6 +133,19 @@ def test_complaints_and_costs_are_carried_over() -> None:
     assert (outcome.feedback.kind, outcome.cost_pico_usd, outcome.usage.output_tokens) == (
         "regenerate", 1_000_000_007, 20,
     )  # fmt: skip
+
+
+def test_a_flaw_that_the_service_found_is_a_complaint_unless_somebody_judged_that_answer() -> None:
+    flawed = call("a", wasted=True, error="answer_schema", completion_id="chat-a")
+    given_one = call("b", model="large-1", time=NOON + timedelta(seconds=1))
+    first, second = outcomes_of(decision(), [flawed, given_one], [given("dec-1", acceptable=True)], LADDER)
+    assert first.feedback is not None
+    assert (first.tier, first.feedback.kind, first.propensity) == ("low", "escalate", 0.8)
+    assert (second.tier, second.acceptable, second.feedback) == ("high", True, None)
+    judged, _ = outcomes_of(decision(), [flawed, given_one], [given("chat-a", acceptable=True)], LADDER)
+    assert (judged.acceptable, judged.feedback) == (True, None)
+    failed = call("c", status="error", error="status_500")
+    assert outcomes_of(decision(), [failed], [], LADDER) == []
 
 
 def examples(logged: list[Logged], folder: Path) -> tuple[object, Counter[str]]:

@@ -1,6 +1,7 @@
 """The service as it runs against what no honest client sends: schemathesis over its document, and junk on the wire."""
 
 import contextlib
+import json
 import re
 import shutil
 import socket
@@ -13,6 +14,8 @@ import pytest
 
 from tests import server
 from tests.server import Server
+from tests.stand_in.server import StandIn
+from tests.stand_in.server import running as provider
 
 MARKER = "xylophone-4711"
 CONFIGURATION = Path(__file__).parent / "schemathesis.toml"
@@ -24,8 +27,11 @@ def service(tmp_path_factory: pytest.TempPathFactory, trained_home: Path) -> Ite
     home = tmp_path_factory.mktemp("hostile") / "state"
     for folder in ("served", "encoders"):
         shutil.copytree(trained_home / folder, home / folder)
-    with server.serving(home, home.parent) as running:
-        yield running
+    with provider(StandIn(models=("small", "middle", "large"))) as url:
+        upstreams = json.dumps([{"name": "stand-in", "base_url": url, "key_env": "STAND_IN_KEY"}])
+        told = {"TIERWISE_UPSTREAMS": upstreams, "STAND_IN_KEY": "made-up"}
+        with server.serving(home, home.parent, **told) as running:
+            yield running
     assert MARKER not in running.log.read_text(errors="replace")
 
 
@@ -50,7 +56,7 @@ def test_schemathesis_finds_no_5xx_and_nothing_that_the_document_does_not_say(se
         check=False,
     )
     assert found.returncode == 0, found.stdout + found.stderr
-    assert re.search(r"Tested: +11\b", found.stdout), found.stdout
+    assert re.search(r"Tested: +16\b", found.stdout), found.stdout
 
 
 def said(service: Server, sent: bytes) -> bytes:

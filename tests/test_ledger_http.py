@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from serving.classifier.bundle import Bundle
+from serving.ledger.sqlite.store import SqliteLedger
 from serving.settings import Settings
 from tests.application import Client, application, refused
 
@@ -53,7 +55,7 @@ def test_a_recorded_call_is_priced_and_reported(client: Client) -> None:
     assert [(line["team"], line["cost_usd"]) for line in found["top_teams"]] == [("support", COST)]
     assert [(line["model"], line["input_tokens"]) for line in found["by_model"]] == [("gpt-4o-mini", 1000)]
     assert found["daily"][0]["day"] == datetime.now(UTC).date().isoformat()
-    assert found["unknown"] == {"events": 1, "unpriced": 0, "unmetered": 0, "unpriced_requests": 0}
+    assert found["unknown"] == {"events": 1, "unpriced": 0, "unmetered": 0, "estimated": 0, "unpriced_requests": 0}
     assert 'tierwise_ledger_events_total{kind="call",status="ok"} 1.0' in client.metrics()
 
 
@@ -84,8 +86,24 @@ def test_what_is_unknown_is_listed_and_not_counted_as_nothing(client: Client) ->
     assert recorded(client, usage=None)["cost_usd"] is None
     recorded(client)
     found = report(client)
-    assert found["unknown"] == {"events": 3, "unpriced": 2, "unmetered": 1, "unpriced_requests": 2}
+    assert found["unknown"] == {"events": 3, "unpriced": 2, "unmetered": 1, "estimated": 0, "unpriced_requests": 2}
     assert found["avg_cost_per_request"] == found["total_cost_usd"] == COST
+
+
+def test_the_tokens_of_an_answer_that_was_cut_off_are_estimated_and_marked(client: Client, tmp_path: Path) -> None:
+    """'Is it due?' is 3 words of 7 letters and a mark: 2.40 + .49 + .58 = 3.47, so 3. 'Yes, on' is 2, 5 and 1: 2.53."""
+    seen = {"input_text": "Is it due?", "output_text": "Yes, on", "status": "cancelled", "model": "gpt-4o-mini"}
+    assert recorded(client, usage=None, **seen)["cost_usd"] == 3 * Decimal("0.15e-6") + 3 * Decimal("0.6e-6")
+    told = recorded(client, usage={"prompt_tokens": 1_000}, **seen)  # what was told is not estimated again
+    assert told["cost_usd"] == 1_000 * Decimal("0.15e-6") + 3 * Decimal("0.6e-6")
+    recorded(client, input_text="counted already", output_text="both")
+    unknown = report(client)["unknown"]
+    assert (unknown["unmetered"], unknown["estimated"]) == (0, 2)
+    now = datetime.now(UTC)
+    with closing(SqliteLedger(tmp_path / "ledger.db")) as ledger:
+        events = list(ledger.events(now - timedelta(hours=1), now + timedelta(hours=1)))
+    assert [event.usage_estimated for event in events] == [True, True, False]
+    assert "Yes, on" not in (tmp_path / "ledger.db").read_bytes().decode("latin-1")
 
 
 def test_what_was_paid_is_taken_to_the_last_digit(client: Client) -> None:
@@ -106,6 +124,24 @@ def test_a_call_that_a_decision_chose_saved_what_the_top_tier_would_have_cost_be
     assert savings["routing_usd"] == Decimal("0.0117")
     assert savings["spent_on_saving_usd"] == 2 * Decimal("0.0013")
     assert savings["net_usd"] == Decimal("0.0117") - 2 * Decimal("0.0013")
+
+
+def test_a_batch_is_credited_once_for_the_model_and_once_for_the_batch(client: Client) -> None:
+    """gpt-4o-mini: 1,000 × .15 + 100 × .6 millionths, half of it in a batch; the top tier 1,000 × 10 + 100 × 30."""
+    answer = recorded(client, model="gpt-4o-mini", provider="openai", decision_id="dec_1", batch=True)
+    assert answer["cost_usd"] == Decimal("0.000105")
+    assert answer["saved_usd"] == {"routing": Decimal("0.01279"), "batch": Decimal("0.000105")}
+    paid = recorded(client, model="gpt-4o-mini", decision_id="dec_1", batch=True, cost_usd="0.0001")
+    assert paid["saved_usd"] == {}  # what it would have cost alone was not told
+
+
+def test_a_service_tier_is_priced_as_such(client: Client) -> None:
+    """o3 as flex costs half: 1,000 × 1 + 100 × 4 millionths."""
+    assert recorded(client, model="o3", service_tier="flex")["cost_usd"] == Decimal("0.0014")
+    assert recorded(client, model="o3", service_tier="default")["cost_usd"] == Decimal("0.0028")
+    assert recorded(client, model="gpt-4", service_tier="flex")["cost_usd"] is None
+    usual = recorded(client, model="llama-3.3-70b-versatile", provider="groq", service_tier="on_demand")
+    assert usual["cost_usd"] == Decimal("0.000669")  # .59 and .79 a million, and as OpenAI's `default`
 
 
 def test_parts_of_a_report_add_up_to_its_total(client: Client) -> None:

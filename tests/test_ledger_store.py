@@ -1,9 +1,12 @@
 """The ledger in SQLite: what is written, what is summed, and what happens when it cannot be."""
 
+import errno
+import fcntl
 import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from serving.ledger.sqlite.rollups import DIMENSIONS, Rollups
 from serving.ledger.sqlite.store import SqliteLedger
 from serving.ledger.store import LedgerStore, Totals
 from tests.ledger_events import NOON, event, random_event
+from tests.test_from_ledger import decision
 
 DAY = date(2026, 3, 1)
 ALWAYS = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
@@ -130,11 +134,88 @@ def test_two_processes_worth_of_stores_write_one_file(tmp_path: Path) -> None:
     second.close()
 
 
+def test_a_busy_process_lets_another_write_in_between(tmp_path: Path) -> None:
+    busy, other = SqliteLedger(tmp_path / "ledger.db"), SqliteLedger(tmp_path / "ledger.db")
+    commits, ended = 0, False
+
+    def keep_busy() -> None:
+        nonlocal commits
+        waiting = [busy.record([event("0")])]
+        while not ended:
+            waiting.append(busy.record([event(f"{commits + 1}")]))  # before the last is done, so that it is never idle
+            waiting.pop(0).result()
+            commits += 1
+
+    waited = []
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(keep_busy)
+        try:
+            for i in range(50):
+                while commits < 10 * i and not running.done():
+                    time.sleep(0.001)
+                before = commits
+                other.record([event(f"other-{i}")]).result()
+                waited.append(commits - before)
+        finally:
+            ended = True
+        running.result()
+    busy.close()
+    other.close()
+    assert max(waited) <= 50  # 2 of them, mostly; a thousand, when it is left to SQLite who writes next
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[SqliteLedger]:
+    with closing(SqliteLedger(folder / "ledger.db")) as ledger:
+        yield ledger
+
+
+def test_a_process_that_is_stopped_while_it_waits_costs_the_others_little(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db-turn").touch()
+    with opened(tmp_path) as ledger, (tmp_path / "ledger.db-turn").open() as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        assert ledger.record([event("a")]).result(timeout=5) == (True,)
+
+
+def test_where_the_file_of_turns_cannot_be_made_sqlite_decides_who_writes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "ledger.db-turn").symlink_to(tmp_path / "nowhere" / "at all")
+    with opened(tmp_path) as ledger:
+        assert ledger.record([event("a")]).result() == (True,)
+        assert ledger.problem is None
+    assert "processes do not take turns" in caplog.text
+
+
+def test_a_lock_that_the_disk_does_not_know_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unknown(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unknown)  # no disk here lacks locks
+    with opened(tmp_path) as ledger:
+        assert [ledger.record([event(key)]).result() for key in "ab"] == [(True,), (True,)]
+        assert ledger.problem is None
+    assert caplog.text.count("processes do not take turns") == 1
+
+
+def test_who_was_forgotten_while_a_call_was_under_way_stays_forgotten(ledger: SqliteLedger) -> None:
+    names = {"user": "ann", "session_id": "s1", "request_id": "r1"}
+    ledger.record([event("a", status="started", usage=None, cost=None, **names)]).result()
+    ledger.forget("user", "ann")
+    ledger.record([event("a", completion_id="c1", **names)]).result()
+    (kept,) = ledger.events(*ALWAYS)
+    assert (kept.user, kept.session_id, kept.request_id, kept.completion_id) == (None, None, None, None)
+    assert (kept.status, total(ledger).cost_pico_usd) == ("ok", 1_000_000_007)
+    assert {part.value: part.events for part in ledger.totals("user", DAY, DAY) if part.events} == {None: 1}
+
+
 def test_while_it_cannot_be_written_it_says_so_and_then_goes_on(
-    ledger: SqliteLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(writer, "_TRY_AGAIN_S", 0.05)
-    ledger._connection.execute("PRAGMA busy_timeout = 20")
+    ledger = SqliteLedger(tmp_path / "ledger.db", busy_s=0.02)
     other = connect(tmp_path / "ledger.db")
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(LedgerError, match="cannot be written: database is locked"):
@@ -149,6 +230,7 @@ def test_while_it_cannot_be_written_it_says_so_and_then_goes_on(
     assert ledger.problem is None  # without a new event to try it on
     assert ledger.record([event("kept")]).result() == (True,)
     assert [one.key for one in ledger.events(*ALWAYS)] == ["kept"]
+    ledger.close()
 
 
 def test_a_write_that_is_refused_takes_no_other_with_it(ledger: SqliteLedger) -> None:
@@ -190,6 +272,22 @@ def test_a_ledger_that_does_not_keep_up_takes_no_more(
     assert total(ledger).events == 10 - len(refused)
 
 
+def test_what_nobody_waits_for_is_refused_first(
+    ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(writer, "_MOST_DELAYED", 5)
+    with closing(connect(tmp_path / "ledger.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = [ledger.log(decision(id=f"dec-{i}")) for i in range(10)]
+        event_after = ledger.record([event("e")])
+        other.execute("ROLLBACK")
+    refused = [future for future in waiting if future.exception()]
+    assert refused
+    assert all("does not keep up: 5 writes wait" in str(future.exception()) for future in refused)
+    assert event_after.result() == (True,)
+    assert sum(1 for _ in ledger.logged()) == 10 - len(refused)
+
+
 def test_a_file_of_an_earlier_version_is_brought_up_to_date_and_keeps_its_rows(ledger: SqliteLedger) -> None:
     ledger.record([event("old")]).result()
     later = (*MIGRATIONS, "ALTER TABLE events ADD COLUMN colour TEXT DEFAULT 'red'; CREATE INDEX c ON events (colour)")
@@ -200,6 +298,56 @@ def test_a_file_of_an_earlier_version_is_brought_up_to_date_and_keeps_its_rows(l
         assert file.execute("PRAGMA user_version").fetchone() == (len(later),)
     with pytest.raises(LedgerError, match=r"has schema \d+, and this version of Tierwise knows \d+; update Tierwise"):
         SqliteLedger(ledger._path)
+
+
+@pytest.mark.parametrize("schema", range(1, len(MIGRATIONS)))
+def test_a_file_of_every_schema_there_was_can_be_read_and_written(tmp_path: Path, schema: int) -> None:
+    path = tmp_path / "ledger.db"
+    migrate(path, MIGRATIONS[:schema])
+    row = {
+        "tenant": "default",
+        "key": "old",
+        "kind": "call",
+        "status": "ok",
+        "time_us": NOON.timestamp() * 10**6,
+        "usage_estimated": 1,
+        "cost_pico_usd": 1_000_000_007,
+        "price_source": "list",
+        "cached": 0,
+        "wasted": 0,
+    }
+    sums = {
+        "dimension": "total",
+        "day": DAY.toordinal(),
+        "tenant": "default",
+        "value": "",
+        "requests": 1,
+        "events": 1,
+        "unpriced_requests": 0,
+        "unpriced": 0,
+        "unmetered": 1,
+        "input_tokens": 0,
+        "output_tokens": 0,
+        **({"estimated": 1} if schema >= 5 else {}),
+    }
+    money = {
+        f"{name}_{part}": 0
+        for name in ("cost", "spent_on_saving", *(f"saved_{kind}" for kind in SAVINGS))
+        for part in ("usd", "pico")
+    }
+    with closing(connect(path)) as file:
+        for table, values in (("events", row), ("rollups", sums | money | {"cost_pico": 1_000_000_007})):
+            marks = ", ".join("?" * len(values))
+            file.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", [*values.values()])
+    ledger = SqliteLedger(path)
+    ledger.record([event("new", usage_estimated=True)]).result()
+    ledger.log(decision()).result()
+    found = total(ledger)
+    assert (found.events, found.cost_pico_usd, found.unmetered, found.estimated) == (2, 2_000_000_014, 1, 2)
+    by_key = ledger.totals("api_key", DAY, DAY)
+    assert [(one.value, one.events, one.cost_pico_usd) for one in by_key] == [(None, 2, 2_000_000_014)]
+    assert [one.key for one in ledger.events(*ALWAYS)] == ["old", "new"]
+    ledger.close()
 
 
 def test_a_migration_that_fails_leaves_the_file_as_it_was(ledger: SqliteLedger) -> None:

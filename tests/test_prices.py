@@ -1,17 +1,24 @@
 """What calls cost, against figures worked by hand from what providers publish."""
 
+import random
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+from genai_prices import Usage as ListedUsage
+from genai_prices.data_snapshot import get_snapshot
+from genai_prices.types import ModelInfo, TieredPrices
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import ConfigurationError
 from serving.ledger.events import Cost
+from serving.ledger.price_list import Listed
 from serving.ledger.prices import PriceBook, check_model_names
 from serving.ledger.usage import Usage
 from serving.price_entry import PriceEntry
+from serving.tiers import Tier
 
 LATE = datetime(2026, 11, 20, tzinfo=UTC)
 LISTED = PriceBook()
@@ -109,7 +116,7 @@ BATCHES = (
 @pytest.mark.parametrize(("provider", "model", "pico_usd"), BATCHES)
 def test_a_batch_costs_its_own_price(provider: str, model: str, pico_usd: int) -> None:
     usage = Usage(input_tokens=10_000, output_tokens=1_000)
-    cost = LISTED.cost(model, usage, LATE, provider=provider, batch=True)
+    cost = LISTED.cost(model, usage, LATE, provider=provider, processing="batch")
     assert cost is not None
     assert cost.pico_usd == pico_usd
 
@@ -117,7 +124,7 @@ def test_a_batch_costs_its_own_price(provider: str, model: str, pico_usd: int) -
 def test_a_batch_of_a_model_without_a_price_for_batches_is_unknown_and_not_the_standard_price() -> None:
     usage = Usage(input_tokens=10_000, output_tokens=1_000)
     assert LISTED.cost("gemini-2.0-flash", usage, LATE, provider="google") is not None
-    assert LISTED.cost("gemini-2.0-flash", usage, LATE, provider="google", batch=True) is None
+    assert LISTED.cost("gemini-2.0-flash", usage, LATE, provider="google", processing="batch") is None
 
 
 def test_cache_writes_cost_more_and_more_so_for_an_hour() -> None:
@@ -180,7 +187,7 @@ def test_a_price_of_the_settings_wins_and_names_its_source() -> None:
     assert book.cost("GPT-4o", usage, LATE, provider="openai") == Cost(
         pico_usd=60 * 1_000_000 + 40 * 250_000 + 10 * 2_500_000, source="tierwise.toml"
     )
-    assert book.cost("gpt-4o", usage, LATE, batch=True) is None
+    assert book.cost("gpt-4o", usage, LATE, processing="batch") is None
 
 
 def test_a_price_of_one_provider_is_not_that_of_another() -> None:
@@ -248,6 +255,72 @@ def test_a_name_with_its_provider_or_of_one_price_needs_no_provider(model: str) 
 
 def test_a_price_of_batches_has_its_own_date() -> None:
     usage, at = Usage(input_tokens=1000, output_tokens=10), datetime(2026, 11, 1, tzinfo=UTC)
-    cost = PriceBook().cost("claude-haiku-4-5", usage, at, batch=True)
+    cost = PriceBook().cost("claude-haiku-4-5", usage, at, processing="batch")
     assert cost is not None
     assert cost.dated == "2026-10-14"
+
+
+# 10,000 in and 1,000 out: OpenAI's flex is half the standard price, its priority 1.75 or 2 times.
+SERVICE_TIERS = (
+    ("o3", "flex", 14_000_000_000), ("gpt-5", "flex", 11_250_000_000), ("gpt-5", "default", 22_500_000_000),
+    ("gpt-4.1", "priority", 49_000_000_000), ("gpt-5", "priority", 45_000_000_000),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "tier", "pico_usd"), SERVICE_TIERS)
+def test_a_service_tier_has_its_own_price_and_the_event_says_which(model: str, tier: str, pico_usd: int) -> None:
+    cost = LISTED.cost(model, Usage(input_tokens=10_000, output_tokens=1_000), LATE, processing=tier)
+    assert cost is not None
+    assert cost.pico_usd == pico_usd
+    assert cost.source.endswith(f", {tier}")
+
+
+def test_a_service_tier_without_a_price_is_unknown_and_not_the_standard_price() -> None:
+    usage = Usage(input_tokens=10_000, output_tokens=1_000)
+    assert LISTED.cost("gpt-4", usage, LATE, processing="flex") is None
+    assert LISTED.cost("claude-haiku-4-5", usage, LATE, processing="priority") is None
+    assert PriceBook([entry()]).cost("mine", usage, LATE, processing="flex") is None
+
+
+def shapes(model: ModelInfo, rng: random.Random) -> Iterator[Usage]:
+    """Usage at random, and on both sides of where a long context begins."""
+    prices = vars(model.get_prices(LATE)).values()
+    starts = {tier.start for price in prices if isinstance(price, TieredPrices) for tier in price.tiers}
+    for total in (rng.randrange(1_000), rng.randrange(1_000_000), *(start + i for start in starts for i in (0, 1))):
+        read = rng.choice([0, rng.randint(0, total)])
+        written = rng.choice([0, rng.randint(0, total - read)])
+        yield Usage(
+            input_tokens=total, cached_input_tokens=read, cache_write_tokens=written,
+            cache_write_1h_tokens=rng.choice([0, rng.randint(0, written)]), output_tokens=rng.randrange(100_000),
+        )  # fmt: skip
+
+
+def test_every_model_costs_what_the_arithmetic_of_the_list_says() -> None:
+    rng = random.Random(0)
+    compared = long = 0
+    for provider, model in ((of, one) for of in get_snapshot().providers for one in of.models):
+        for usage in shapes(model, rng):
+            ours = Listed(provider, model).cost(usage, LATE, None)
+            if ours is None:
+                continue
+            listed = ListedUsage(
+                input_tokens=usage.input_tokens, cache_read_tokens=usage.cached_input_tokens or None,
+                cache_write_tokens=usage.cache_write_tokens or None,
+                cache_write_1h_tokens=usage.cache_write_1h_tokens or None, output_tokens=usage.output_tokens,
+            )  # fmt: skip
+            theirs = model.calc_price(listed, provider, genai_request_timestamp=LATE).total_price
+            assert ours.pico_usd == int((theirs * 10**12).to_integral_value()), (provider.id, model.id, usage)
+            compared, long = compared + 1, long + (usage.input_tokens in (200_001, 128_001, 272_001))
+    assert compared > 3_000
+    assert long > 10
+
+
+def test_a_model_that_no_list_has_costs_what_its_tier_does() -> None:
+    tiers = (Tier(name="economy", models=("in-house-7b",), input_pico_usd=2, output_pico_usd=3),)
+    prices = PriceBook(ladder=lambda: tiers)
+    assert prices.cost("In-House-7b", Usage(input_tokens=10, output_tokens=4), LATE) == Cost(
+        pico_usd=32, source="ladder"
+    )
+    assert prices.cost("in-house-7b", Usage(input_tokens=10), LATE) is None
+    assert prices.cost("in-house-7b", Usage(input_tokens=10, output_tokens=4), LATE, processing="batch") is None
+    assert prices.cost("another", Usage(input_tokens=10, output_tokens=4), LATE) is None

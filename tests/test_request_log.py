@@ -15,11 +15,14 @@ import pytest
 from serving.classifier.bundle import Bundle
 from serving.classifier.features import FEATURE_NAMES
 from serving.errors import ConfigurationError
+from serving.ledger.feedback import Feedback
 from serving.ledger.request_log import Forgettable
+from serving.ledger.sqlite.request_log import EVENT_NAMED
 from serving.ledger.sqlite.store import SqliteLedger
 from serving.redaction import load_redaction
 from serving.settings import Settings
 from tests.application import Client, application, refused
+from tests.ledger_events import event
 
 SECRET = "my secret plan for the harbour"
 WHO = {"team": "support", "feature": "summary", "task": "t", "session_id": "s-1"}
@@ -115,6 +118,18 @@ def test_text_goes_through_the_redaction_before_it_is_stored(client: Client, tmp
     assert b"harbour" not in everything(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "client", [{"store_text": True, "redact": "tests.test_request_log:without_the_harbour"}], indirect=True
+)
+def test_text_under_a_name_of_the_form_is_redacted_like_any_other(client: Client, tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"role": {"description": SECRET}, "type": {"enum": ["harbour"]}}}
+    tool = {"type": "function", "function": {"name": "plan", "parameters": schema}}
+    give(client, route(client, tools=[tool], response_format={"type": "text", "role": SECRET}), acceptable=True)
+    ((decision, _, _),) = logged(tmp_path)
+    assert json.loads(decision.request)["tools"][0]["type"] == "function"
+    assert b"harbour" not in everything(tmp_path)
+
+
 @pytest.mark.parametrize("client", [{"store_text": True, "redact": "tests.test_request_log:failing"}], indirect=True)
 def test_what_the_redaction_could_not_see_is_not_stored(
     client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -163,6 +178,22 @@ def test_feedback_before_its_call_was_told_counts_once_it_is(client: Client, tmp
     ((_, (call,), feedback),) = logged(tmp_path)
     assert call.completion_id == "chatcmpl-8"
     assert [one.score for one in feedback] == [0.2, 0.9]
+
+
+def test_feedback_on_a_request_of_several_decisions_is_about_the_last_that_was_answered(
+    client: Client, tmp_path: Path
+) -> None:
+    first, second, third = (route(client, prompt=text) for text in ("one", "two", "three"))
+    client.post("/ledger/events", {"model": "gpt-4o", "decision_id": second})
+    give(client, "own-1", acceptable=True)
+    assert [(one.decision.id, len(one.feedback)) for one in logged(tmp_path)] == [(first, 0), (second, 1), (third, 0)]
+
+
+def test_feedback_finds_calls_by_their_indexes(client: Client, tmp_path: Path) -> None:
+    give(client, "nobody's", acceptable=True)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as ledger:
+        plan = ledger.execute(f"EXPLAIN QUERY PLAN {EVENT_NAMED}", {"tenant": "default", "id": "a"}).fetchall()
+    assert not [step for *_, step in plan if step.startswith("SCAN")]
 
 
 @pytest.mark.parametrize(
@@ -217,6 +248,35 @@ def test_what_is_forgotten_is_gone_from_every_file_and_money_stays(
         assert users == [("", 2, half), ("bob", 1, half)]
     assert sum(cost for _, _, cost in users) == 2 * half
     assert client.get("/ledger/report").json()["total_cost_usd"] == 1
+
+
+def test_a_user_with_more_events_than_go_at_once_is_forgotten_in_all_of_them(tmp_path: Path) -> None:
+    with closing(SqliteLedger(tmp_path / "ledger.db")) as ledger:
+        ledger.record([event(f"e{i}", user="ann") for i in range(2_500)]).result()
+        ledger.record([event("e", user="bob", tenant="other")]).result()
+        assert tuple(ledger.forget("user", "ann", tenant="other")) == (0, 0, 0)
+        assert tuple(ledger.forget("user", "ann")) == (0, 0, 2_500)
+    assert kept(tmp_path, "SELECT DISTINCT user FROM events ORDER BY user") == [(None,), ("bob",)]
+    assert kept(tmp_path, "SELECT value, events FROM rollups WHERE dimension = 'user' ORDER BY value") == [
+        ("", 2_500), ("bob", 1),
+    ]  # fmt: skip
+
+
+def test_a_session_is_forgotten_with_the_sums_of_its_users(tmp_path: Path) -> None:
+    with closing(SqliteLedger(tmp_path / "ledger.db")) as ledger:
+        ledger.record([event("e", user="ann", session_id="s-1")]).result()
+        ledger.forget("session", "s-1")
+    assert kept(tmp_path, "SELECT value FROM rollups WHERE dimension = 'user'") == [("",)]
+
+
+def test_feedback_on_a_forgotten_request_goes_though_its_decision_was_not_kept(tmp_path: Path) -> None:
+    with closing(SqliteLedger(tmp_path / "ledger.db")) as ledger:
+        ledger.record([event("e", decision_id="dec-9", user="ann")]).result()
+        for tenant in ("default", "other"):
+            given = {"id": "dec-9", "acceptable": True, "tenant": tenant, "time": datetime.now(UTC)}
+            ledger.give(Feedback.model_validate(given)).result()
+        assert tuple(ledger.forget("user", "ann")) == (0, 1, 1)
+    assert kept(tmp_path, "SELECT tenant FROM feedback") == [("other",)]
 
 
 def test_old_decisions_and_feedback_expire_and_events_stay(client: Client, tmp_path: Path) -> None:

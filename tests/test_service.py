@@ -1,5 +1,6 @@
 """The service as it runs: `tierwise serve` in a process of its own, and promotions under its feet."""
 
+import json
 import shutil
 import subprocess
 import threading
@@ -71,7 +72,14 @@ def test_a_hard_budget_set_while_it_runs_refuses_decisions_until_it_is_taken_awa
     asked = {"prompt": "one", "metadata": {"team": "spent"}}
     ledger = SqliteLedger(home / "ledger.db")
     ledger.set_budget(budget)
-    assert within(_GIVE_UP_AFTER_S, lambda: service.client.post("/route", json=asked).status_code == 429)
+    decided: list[str] = []
+
+    def refuses() -> bool:
+        answer = service.client.post("/route", json=asked)
+        decided.extend([answer.json()["id"]] if answer.is_success else [])
+        return answer.status_code == 429
+
+    assert within(_GIVE_UP_AFTER_S, refuses)
     answer = service.client.post("/route", json=asked)
     error = answer.json()["error"]
     assert (error["type"], error["code"]) == ("insufficient_quota", "budget_exceeded")
@@ -81,8 +89,14 @@ def test_a_hard_budget_set_while_it_runs_refuses_decisions_until_it_is_taken_awa
     assert [item.get("object") for item in others] == ["routing.decision", None]
     assert others[1]["error"]["code"] == "budget_exceeded"
     ledger.remove_budget(budget)
+    assert within(_GIVE_UP_AFTER_S, lambda: not refuses())
+
+    def kept() -> list[str]:
+        return [decision.id for decision, _, _ in ledger.logged() if decision.team == "spent"]
+
+    assert within(_GIVE_UP_AFTER_S, lambda: decided[-1] in kept())
+    assert sorted(kept()) == sorted(decided)  # those that were refused are not among them
     ledger.close()
-    assert within(_GIVE_UP_AFTER_S, lambda: service.client.post("/route", json=asked).status_code == 200)
 
 
 def sample(service: Server, series: str) -> float:
@@ -219,6 +233,17 @@ def test_a_router_that_computes_other_probabilities_here_is_refused(
     assert within(_GIVE_UP_AFTER_S, lambda: service.status()["degraded"])
     assert "golden predictions are off by" in service.status()["problem"]
     assert service.status()["router"] == name
+
+
+def test_each_request_is_one_line_of_json_in_its_log(service: Server) -> None:
+    decision = service.route("which line is mine?")
+
+    def lines() -> list[str]:
+        return [line for line in service.log.read_text().splitlines() if decision["id"] in line]
+
+    assert within(5, lambda: bool(lines()))
+    (line,) = lines()
+    assert json.loads(line)["tier"] == decision["tier"]
 
 
 def test_nothing_of_a_prompt_is_in_its_log(service: Server) -> None:

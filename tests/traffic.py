@@ -6,16 +6,17 @@ in OpenAI's shape, and what people think of its answers is drawn by a rule: noth
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
+from openai import OpenAI
+
+from tests.stand_in.server import StandIn, running
 
 SAMPLE_LOG: Final = Path(__file__).parent.parent / "datasets" / "sample_log.jsonl"
 REQUESTS: Final = 1_000
@@ -77,49 +78,19 @@ def acceptable(payload: dict[str, Any], model: str) -> bool:
     return drawn("acceptable", text, model) < (_HARD if hard else _EASY)[model]
 
 
-class _StandIn(BaseHTTPRequestHandler):
-    """Answers `POST /v1/chat/completions` as OpenAI would, with made-up words and tokens counted by length."""
-
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # head and body in one packet: the second would wait 40 ms for the first to be acknowledged
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        asked = json.loads(body)
-        tokens_in = max(1, len(body) // 4)
-        tokens_out = 20 + int(180 * drawn("tokens", body.decode()))
-        answer = {
-            "id": f"chatcmpl-{hashlib.sha256(body).hexdigest()[:24]}",
-            "object": "chat.completion",
-            "model": asked["model"],
-            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "made up"}}],
-            "usage": {"prompt_tokens": tokens_in, "completion_tokens": tokens_out,
-                      "total_tokens": tokens_in + tokens_out},
-        }  # fmt: skip
-        sent = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(sent)))
-        self.end_headers()
-        self.wfile.write(sent)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+@contextmanager
+def provider() -> Iterator[str]:
+    """The base URL of one that is none."""
+    with running(StandIn(models=tuple(_EASY))) as url:
+        yield url
 
 
 @contextmanager
 def stand_in() -> Iterator[httpx.Client]:
-    """A client of a provider that is none."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _StandIn)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{server.server_port}/v1", trust_env=False) as client:
-            yield client
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    """A client of it."""
+    with provider() as url, httpx.Client(base_url=url, trust_env=False) as client:
+        client.headers["authorization"] = "Bearer made-up"
+        yield client
 
 
 @dataclass
@@ -131,6 +102,12 @@ class Loop:
 
     def send(self, number: int, payload: dict[str, Any]) -> str:
         """One request to its end; gives the version of the router that decided it."""
+        router, decision_id, answer = self._answered(payload)
+        self._judge(number, payload, decision_id, answer)
+        return router
+
+    def _answered(self, payload: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+        """The router and the id of the decision, and what was answered."""
         decision = self._post(self.service, "/route", payload)
         asked = {"model": decision["model"], "messages": payload.get("messages") or [
             {"role": "user", "content": payload["prompt"]}], "user": payload["request_id"]}  # fmt: skip
@@ -144,8 +121,7 @@ class Loop:
             "metadata": payload.get("metadata"),
         }
         self._post(self.service, "/ledger/events", call)
-        self._judge(number, payload, decision["id"], answer)
-        return str(decision["router"])
+        return decision["router"], decision["id"], answer
 
     def _judge(self, number: int, payload: dict[str, Any], decision_id: str, answer: dict[str, Any]) -> None:
         """By one of the three ids; now and then wrongly first, and of some answers nobody says anything."""
@@ -166,3 +142,20 @@ class Loop:
         answer = client.post(path, json=payload)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
+
+
+@dataclass
+class GatewayLoop(Loop):
+    """A client of OpenAI's that was pointed at the service, asks for `auto`, and tells whether it was any good."""
+
+    client: OpenAI
+
+    def _answered(self, payload: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+        messages = payload.get("messages") or [{"role": "user", "content": payload["prompt"]}]
+        rest = {name: payload[name] for name in ("tools", "response_format", "metadata") if name in payload}
+        raw = self.client.chat.completions.with_raw_response.create(
+            model="auto", messages=messages, user=payload["user"], **rest,
+            extra_headers={"x-tierwise-request-id": payload["request_id"]},
+        )  # fmt: skip
+        headers = raw.headers
+        return headers["x-tierwise-router"], headers["x-tierwise-decision"], raw.parse().model_dump()

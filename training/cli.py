@@ -4,14 +4,13 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import closing
-from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 import serving.cli
+import training.exchange_cli
 from serving.errors import InputError, TierwiseError
 from serving.settings import read_settings
 from training.libraries import prepare_libraries
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from training.encoders.parity import Precision
     from training.registry import Registry
 
-_LEDGER: Final = Path("ledger")
+_LEDGER: Final = "ledger"
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -30,8 +29,8 @@ class _LogOrLedger(click.Path):
 
     name = "path"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        if str(value) == str(_LEDGER):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        if value == _LEDGER:
             return _LEDGER
         return Path(super().convert(value, param, ctx))  # type: ignore[arg-type]
 
@@ -83,8 +82,8 @@ def tierwise() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.argument("more_logs", nargs=-1, type=_LOG)
 def train(
-    logs: Sequence[Path],
-    more_logs: Sequence[Path],
+    logs: Sequence[Path | str],
+    more_logs: Sequence[Path | str],
     ladder_file: Path | None,
     prices: Path | None,
     config_file: Path | None,
@@ -105,14 +104,17 @@ def train(
     if not (logs or more_logs) and (prices or strict or rejects):
         raise click.UsageError("--prices, --strict and --rejects go with --logs")
     config, settings = read_config(config_file), read_settings()
-    paths, home = (*logs, *more_logs), settings.home
-    if _LEDGER in paths:
-        if len(paths) > 1 or strict or rejects:
+    home = settings.home
+    paths = [log for log in (*logs, *more_logs) if isinstance(log, Path)]
+    if _LEDGER in (*logs, *more_logs):
+        if paths or strict or rejects:
             raise click.UsageError("--logs ledger stands alone: no other log, --strict or --rejects goes with it")
-        data = ledger_data(settings, ladder=ladder_for(_LEDGER, ladder_file) if ladder_file else None, prices=prices)
+        data = ledger_data(
+            settings, ladder=ladder_for(Path(_LEDGER), ladder_file) if ladder_file else None, prices=prices
+        )
     elif paths:
         ladder = ladder_for(paths[0], ladder_file) if ladder_file else None
-        data = log_data(paths, home, say=_say, ladder=ladder, prices=prices, strict=strict, rejects=rejects)
+        data = log_data(tuple(paths), home, say=_say, ladder=ladder, prices=prices, strict=strict, rejects=rejects)
     else:
         data = public_data(ladder_file)
     trained = run(data, home, config, promote=promote, force=force, say=_say)
@@ -204,27 +206,6 @@ def rollback() -> None:
     click.echo(f"version {_registry().rollback(fits=_fits_settings)} is the champion again")
 
 
-@tierwise.command()
-@click.argument("what", type=click.Choice(["events", "decisions"]))
-@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--days", type=click.IntRange(1), help="Of the last days alone, today included, in UTC. Default: all.")
-def export(what: str, out: Path, days: int | None) -> None:
-    """Write the ledger's events, or its decisions with what became of them, to OUT: .parquet or .csv."""
-    from serving.ledger.sqlite.store import SqliteLedger
-    from training.export import export_decisions, export_events
-
-    path = read_settings().home / "ledger.db"
-    if not path.exists():
-        raise InputError(f"{path}: there is no ledger")
-    until = datetime.now(UTC) + timedelta(days=1)
-    since = datetime(1970, 1, 1, tzinfo=UTC)
-    if days is not None:
-        since = datetime.combine(until.date() - timedelta(days=days), time(), UTC)
-    with closing(SqliteLedger(path)) as ledger:
-        written = (export_events if what == "events" else export_decisions)(ledger, out, since, until)
-    click.echo(f"{written:,} {what} in {out}")
-
-
 @tierwise.group()
 def encoder() -> None:
     """What embeds the prompts."""
@@ -300,7 +281,7 @@ def dataset_fallback(reference: str) -> None:
     click.echo(f"{BUILT_IN} written")
 
 
-for command in serving.cli.COMMANDS:
+for command in (*serving.cli.COMMANDS, training.exchange_cli.export, training.exchange_cli.import_):
     tierwise.add_command(command)
 
 

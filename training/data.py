@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from serving.errors import InputError
 from serving.routing.promoted import is_promoted, promoted_manifest
@@ -12,39 +12,33 @@ from training.logs.ladder import Ladder, read_ladder, read_prices
 from training.logs.ladder_of_log import LadderCollector
 from training.logs.outcome_table import table_name
 from training.logs.readers import read_log
-from training.logs.rejects import ReadReport, RejectFile
+from training.logs.rejects import ReadReport, RejectFile, rejects_path
 
 Say = Callable[[str], None]
+Source = Literal["public", "logs", "ledger"]
 DATASETS: Final = Path(__file__).parent.parent / "datasets"
 
 
 @dataclass(frozen=True)
 class Data:
-    """`logs` is None for the public outcomes at `path`, and for the ledger there. licence: under which terms the data
-    may be used.
-
-    other_models: those with answers that are not on the ladder.
+    """source: the public outcomes at `path`, the `logs`, the first of which is at `path`, or the ledger there. licence:
+    under which terms the data may be used. other_models: those with answers that are not on the ladder.
     """
 
     name: str
     path: Path
     ladder: Ladder
-    logs: tuple[Path, ...] | None
+    source: Source
     licence: str
+    logs: tuple[Path, ...] = ()
     other_models: tuple[str, ...] = ()
-    ledger: bool = False
-
-    @property
-    def public(self) -> bool:
-        """Whether it is the outcomes in the box."""
-        return self.logs is None and not self.ledger
 
 
 def public_data(ladder_file: Path | None = None) -> Data:
     """The outcomes in the box, on their own ladder or on another of the same models."""
     ladder = read_ladder(ladder_file or DATASETS / "public_ladder.json")
     licence = "MMLU-Pro Apache-2.0, LLMRouter and RouterBench MIT; sources in datasets/README.md"
-    return Data("public outcomes", DATASETS / "public_outcomes.parquet", ladder, None, licence)
+    return Data("public outcomes", DATASETS / "public_outcomes.parquet", ladder, "public", licence)
 
 
 def ladder_for(log: Path, file: Path) -> Ladder:
@@ -69,7 +63,7 @@ def ledger_data(settings: Settings, *, ladder: Ladder | None = None, prices: Pat
     if prices is not None:
         ladder = ladder.with_prices(read_prices(prices))
     licence = "your own traffic; the router holds embeddings and hashes of its prompts, no text"
-    return Data("ledger", path, ladder, None, licence, ledger=True)
+    return Data("ledger", path, ladder, "ledger", licence)
 
 
 def log_data(
@@ -88,10 +82,7 @@ def log_data(
     Raises InputError as `read_log` does, and when no ladder is given and none can be told from the log.
     """
     collector, report = LadderCollector(), ReadReport()
-    if rejects is None:  # not beside the log, which may be read-only, or where everybody can read
-        rejects = home / "rejects" / f"{paths[0].name.split('.')[0]}.jsonl"
-        rejects.parent.mkdir(parents=True, exist_ok=True)
-    with RejectFile(rejects) as file:
+    with RejectFile(rejects or rejects_path(home, paths[0].name)) as file:
         for request in read_log(paths, strict=strict, rejects=file, ladder=ladder, report=report):
             collector.see(request)
     say(f"{', '.join(map(str, paths))}: {report}")
@@ -108,4 +99,4 @@ def log_data(
             say(f"price of {tier.name}: unknown; costs are counted in steps of the ladder (--prices sets it)")
     name = " + ".join(path.name for path in paths)
     licence = "your own log; the router holds embeddings and hashes of its prompts, no text"
-    return Data(name, paths[0], known, paths, licence, other_models=tuple(sorted(report.off_ladder)))
+    return Data(name, paths[0], known, "logs", licence, paths, tuple(sorted(report.off_ladder)))

@@ -18,6 +18,7 @@ from serving.ledger.events import SAVINGS, Event
 from serving.ledger.request_log import Logged, LoggedDecision
 from serving.ledger.store import LedgerStore
 from serving.ledger.usage import Usage
+from training.private_file import private_file
 
 _AT_ONCE: Final = 1_000
 _TIME: Final = pa.timestamp("us", tz="UTC")
@@ -120,7 +121,7 @@ def _write_parquet(out: Path, schema: Any, rows: Iterable[dict[str, Any]]) -> in
 def _write_csv(out: Path, schema: Any, rows: Iterable[dict[str, Any]]) -> int:
     """An empty cell is null; lists are JSON, times ISO 8601."""
     written = 0
-    with out.open("w", encoding="utf-8", newline="") as file:
+    with private_file(out) as file:
         writer = csv.DictWriter(file, schema.names)
         writer.writeheader()
         for row in rows:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,7 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
     part = split_parts(examples, groups, config.split)
     say(f"{len(examples):,} prompts in {groups.max() + 1:,} groups: " + _counted(part))
     test = part == PARTS.index("test")
-    prior = None if data.public else public_prior(examples, encoder, config, say)
+    prior = None if data.source == "public" else public_prior(examples, encoder, config, say)
 
     with tempfile.TemporaryDirectory(prefix="tierwise-") as folder:
         bundle, choice = fit_bundle(
@@ -114,20 +114,23 @@ def train(data: Data, home: Path, config: TrainingConfig, *, promote: bool, forc
 
 def labelled_examples(data: Data, home: Path, config: TrainingConfig, encoder: Encoder, say: Say) -> Examples:
     """The prompts of the data with a label for at least one tier, embedded. Raises LabelError if there are none."""
-    if data.public:
-        examples, summary = public_examples(data, encoder.identity, config)
-        say(f"labels:\n{summary}")
-        return examples
-    labeller, store = _labeller(data.ladder, config), EmbeddingStore(home / "embeddings", encoder)
-    if data.logs is not None:
-        examples, summary = read_examples(data.logs, data.ladder, labeller, store)
-    else:
-        with closing(SqliteLedger(data.path)) as ledger:
-            examples, summary, aside = read_ledger_examples(
-                ledger.logged(), data.ladder, labeller, encoder.identity.digest, store
-            )
-        for reason, count in aside.items():
-            say(f"set aside: {count:,} decisions {reason}")
+    labeller = _labeller(data.ladder, config)
+    match data.source:
+        case "public":
+            examples, summary = public_examples(data, encoder.identity, config)
+        case "logs":
+            store = EmbeddingStore(home / "embeddings", encoder)
+            examples, summary = read_examples(data.logs, data.ladder, labeller, store)
+        case "ledger":
+            store = EmbeddingStore(home / "embeddings", encoder)
+            with closing(SqliteLedger(data.path)) as ledger:
+                examples, summary, aside = read_ledger_examples(
+                    ledger.logged(), data.ladder, labeller, encoder.identity.digest, store
+                )
+            for reason, count in aside.items():
+                say(f"set aside: {count:,} decisions {reason}")
+        case _:
+            assert_never(data.source)
     say(f"labels:\n{summary}")
     return examples
 

@@ -46,6 +46,8 @@ def _lines() -> Iterator[str]:
     for name, field in service["properties"].items():
         if (nested := _table_in(field, service)) is not None:
             yield from _section(f"[[{name}]]", nested, "###")
+        elif "$ref" in field:
+            yield from _section(f"[{name}]", _referred(field, service), "###")
     training = TrainingConfig.model_json_schema()
     yield from _section("[training]", training, "##")
     for name, field in training["properties"].items():
@@ -82,9 +84,13 @@ def _kind(field: Schema) -> str:
         return " or ".join(_kind(choice) for choice in field["anyOf"] if choice != {"type": "null"})
     if "$ref" in field:
         return "tables, see below"  # as a list only: other sections have no row
+    if field["type"] == "object":
+        return "table: text for each name"
     if field["type"] == "array":
         fewest = f"at least {field['minItems']} " if field.get("minItems", 1) > 1 else ""
         return f"list: {fewest}{_kind(field['items'])}"
+    if "enum" in field:
+        return " or ".join(f"`{choice}`" for choice in field["enum"])
     limits = [f"{sign} {field[name]:,}" for name, sign in _LIMITS if name in field]
     if "minimum" in field and "maximum" in field:
         limits = [f"{field['minimum']:,} to {field['maximum']:,}"]
@@ -100,7 +106,7 @@ def _default(field: Schema, required: bool) -> str:
     if required:
         return "needed"
     value = field.get("default")
-    return "not set" if value in (None, []) else f"`{json.dumps(value)}`"
+    return "not set" if value in (None, [], {}) else f"`{json.dumps(value)}`"
 
 
 def _table_in(field: Schema, schema: Schema) -> Schema | None:

@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, RuntimeException
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tokenizers import Tokenizer
 
+from serving.classifier.latest import Latest
 from serving.errors import EncoderError
 
 # Characters kept at each end of a long text for every token wanted of it, so that a megabyte is not tokenised
@@ -39,8 +39,14 @@ class EncoderIdentity(BaseModel):
     @property
     def digest(self) -> str:
         """sha256 over the canonical JSON, in hex; also the name of the encoder's folder."""
-        canonical = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return _digest_of(self)
+
+
+@lru_cache(maxsize=64)
+def _digest_of(identity: EncoderIdentity) -> str:
+    """Asked for with every decision. Remembered by what it is of: a copy with a change is another."""
+    canonical = json.dumps(identity.model_dump(), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,38 +141,29 @@ class EmbeddingMemo:
     """
 
     def __init__(self, encoder: Encoder, capacity: int) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity must be at least 1, not {capacity!r}")
         self.encoder = encoder
-        self.capacity = capacity
-        self._known: OrderedDict[bytes, Embedding] = OrderedDict()
-        self._lock = threading.Lock()
+        self._latest: Latest[Embedding] = Latest(capacity)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._latest)
+
+    @property
+    def capacity(self) -> int:
+        """The most it holds."""
+        return self._latest.capacity
 
     def cached(self, text: str) -> Embedding | None:
         """The embedding of `text` if it is at hand; never runs the encoder."""
-        return self._recall(_key(text))
+        return self._latest.get(_key(text))
 
     def embed(self, text: str) -> Embedding:
         """The embedding of `text`, computed if it is not at hand."""
         key = _key(text)
-        if (known := self._recall(key)) is not None:
+        if (known := self._latest.get(key)) is not None:
             return known
         embedding = self.encoder.embed(text)
-        with self._lock:
-            self._known[key] = embedding
-            if len(self._known) > self.capacity:
-                self._known.popitem(last=False)
+        self._latest.put(key, embedding)
         return embedding
-
-    def _recall(self, key: bytes) -> Embedding | None:
-        with self._lock:
-            known = self._known.get(key)
-            if known is not None:
-                self._known.move_to_end(key)
-            return known
 
 
 def _key(text: str) -> bytes:

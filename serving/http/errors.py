@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from serving.errors import BudgetError, InputError, LedgerError
+from serving.errors import AccessError, BudgetError, InputError, LedgerError, UnknownModelError, UpstreamError
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +24,12 @@ def error_object(message: str, kind: str, where: str | None, code: str | None = 
 
 
 def on_input_error(_request: Request, error: Exception) -> Response:
-    """400, or 413 for a body over the limit: says what was wrong, where, and what to do."""
+    """400, 404 for an unknown model, 413 for a body over the limit: says what was wrong, where, and what to do."""
     where = error.where if isinstance(error, InputError) else None
-    body = error_object(str(error), "invalid_request_error", where)
-    return JSONResponse({"error": body}, status_code=413 if isinstance(error, BodyTooLarge) else 400)
+    unknown = isinstance(error, UnknownModelError)
+    body = error_object(str(error), "invalid_request_error", where, "model_not_found" if unknown else None)
+    status = 404 if unknown else 413 if isinstance(error, BodyTooLarge) else 400
+    return JSONResponse({"error": body}, status_code=status)
 
 
 def on_http_error(_request: Request, error: Exception) -> Response:
@@ -62,6 +64,33 @@ def on_budget_error(_request: Request, error: Exception) -> Response:
     return JSONResponse(
         {"error": budget_error_object(error)}, status_code=429, headers={"Retry-After": str(error.retry_after_s)}
     )
+
+
+def on_access_error(_request: Request, error: Exception) -> Response:
+    """401 without a key, 403 with one that is not enough, 429 with one that comes too often."""
+    assert isinstance(error, AccessError)
+    status = {"invalid_api_key": 401, "rate_limit_exceeded": 429}.get(error.code, 403)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    kind = "rate_limit_error" if status == 429 else "invalid_request_error"
+    body = error_object(str(error), kind, None, error.code)
+    return JSONResponse({"error": body}, status_code=status, headers=headers)
+
+
+def on_upstream_error(_request: Request, error: Exception) -> Response:
+    """What the provider answered last, if it was an error of its own; otherwise 502, 504 when it took too long, and 503
+    when none was asked.
+    """
+    assert isinstance(error, UpstreamError)
+    headers = {} if error.code == "unavailable" else {"x-should-retry": "false"}  # it was tried again here
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = f"{error.retry_after_s:g}"
+    if error.status is not None and error.body is not None:
+        return Response(error.body, error.status, headers, "application/json")
+    body = error_object(str(error), "api_error", None, f"upstream_{error.code}")
+    status = {"timeout": 504, "unavailable": 503}.get(error.code, 502)
+    return JSONResponse({"error": body}, status_code=status, headers=headers)
 
 
 def on_client_gone(_request: Request, _error: Exception) -> Response:

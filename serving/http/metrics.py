@@ -1,7 +1,9 @@
 """What the service counts. No label carries what a client sent: an unknown path is `unmatched`, whatever it was."""
 
 import os
+import re
 import time
+from typing import Final
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -19,7 +21,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.ledger.events import Event
 from serving.routing.router import Decision, Expected
+from serving.tiers import PICO_PER_USD
+
+_ATTEMPT_S: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+_NO_TIER: Final = "none"
+_STATUS: Final = re.compile(r"_(\d)\d\d$")  # a provider may answer with any
 
 
 class Metrics:
@@ -37,6 +45,12 @@ class Metrics:
             multiprocess_mode="livemax",
         )
         self.ledger_events = Counter("tierwise_ledger_events", "Events recorded", ["kind", "status"])
+        self.attempts = Counter("tierwise_upstream_attempts", "Attempts at providers", ["tier", "outcome"])
+        self.attempt_seconds = Histogram(
+            "tierwise_upstream_seconds", "Time to the end of an attempt", ["tier"], buckets=_ATTEMPT_S
+        )
+        self.tokens = Counter("tierwise_tokens", "Tokens of attempts, where known", ["tier", "direction"])
+        self.cost = Counter("tierwise_cost_usd", "Cost of attempts, where known", ["tier"])
         self.feedback = Counter("tierwise_feedback", "Feedback on answers", ["said", "matched"])
         self.budget_alerts = Counter("tierwise_budget_alerts", "Budgets near their limit, or spent", ["scope", "level"])
         self.log_failures = Counter(
@@ -44,6 +58,12 @@ class Metrics:
         )
         self.ledger_degraded = Gauge(
             "tierwise_ledger_degraded", "1 while the ledger cannot be written", multiprocess_mode="livemax"
+        )
+        self.left_out = Gauge(
+            "tierwise_model_left_out",
+            "1 while a worker does not ask a model since calls to it fail",
+            ["model"],
+            multiprocess_mode="livemax",
         )
         self.served = Summary("tierwise_served", "What the default policy decided alone", ["of"])
         self.expected = Gauge(
@@ -53,14 +73,32 @@ class Metrics:
             multiprocess_mode="livemostrecent",
         )
 
+    def count_event(self, event: Event) -> None:
+        """Count an event that is settled."""
+        self.ledger_events.labels(kind=event.kind, status=event.status).inc()
+
+    def count_attempt(self, event: Event) -> None:
+        """Count an attempt that is over; to the cent and beyond, the ledger counts."""
+        tier = event.tier or _NO_TIER
+        outcome = event.status if event.error is None else _STATUS.sub(r"_\1xx", event.error)
+        self.attempts.labels(tier, outcome).inc()
+        if event.latency_ms is not None:
+            self.attempt_seconds.labels(tier).observe(event.latency_ms / 1e3)
+        if event.usage is not None:
+            self.tokens.labels(tier, "in").inc(event.usage.input_tokens or 0)
+            self.tokens.labels(tier, "out").inc(event.usage.output_tokens or 0)
+        if event.cost is not None:
+            self.cost.labels(tier).inc(event.cost.pico_usd / PICO_PER_USD)
+
     def expect(self, expected: Expected) -> None:
         """Take over what the router in service expects."""
         for of, value in expected._asdict().items():
             self.expected.labels(of).set(value)
 
-    def serve(self, decision: Decision) -> None:
-        """Count a decision of the default policy beside what is expected, unless a rule or a fault had its say."""
-        if decision.reason in ("policy", "target_refused"):
+    def count_decision(self, decision: Decision, by_default: bool) -> None:
+        """Count a decision; one of the default policy beside what is expected, unless a rule or a fault had its say."""
+        self.decisions.labels(tier=decision.tier, reason=decision.reason).inc()
+        if by_default and decision.reason in ("policy", "target_refused"):
             top = list(decision.probabilities)[-1]
             self.served.labels("top_share").observe(decision.tier == top)
             self.served.labels("probability").observe(decision.probabilities[decision.tier])

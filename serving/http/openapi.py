@@ -5,9 +5,11 @@ from typing import Final
 from pydantic.json_schema import models_json_schema
 
 from serving import __version__
+from serving.http.openai_schema import EXAMPLES, SCHEMAS
 from serving.http.request_schema import BATCH_EXAMPLES, REQUEST_SCHEMAS, ROUTE_EXAMPLES, Json, ref
 from serving.http.status import Status
-from serving.ledger.feedback import GivenFeedback
+from serving.http.systemone_schema import SYSTEM_ONE_EXAMPLES, SYSTEM_ONE_SCHEMAS
+from serving.ledger.feedback import JUDGED, GivenFeedback
 from serving.ledger.recorded import RecordedCall
 from serving.ledger.report import DIMENSIONS, MOST_DAYS
 from serving.routing.router import Decision, ExplainedDecision
@@ -27,8 +29,8 @@ def document(settings: Settings) -> Json:
     )
     feedback = GivenFeedback.model_json_schema(ref_template="#/components/schemas/{model}")
     feedback["oneOf"] = [
-        {"required": [one], "properties": {name: {"type": "null"} for name in _JUDGED if name != one}
-         | {one: {"not": {"type": "null"}}}} for one in _JUDGED
+        {"required": [one], "properties": {name: {"type": "null"} for name in JUDGED if name != one}
+         | {one: {"not": {"type": "null"}}}} for one in JUDGED
     ]  # fmt: skip
     call = RecordedCall.model_json_schema(ref_template="#/components/schemas/{model}")
     batch = _batch_request(settings.max_batch_requests)
@@ -48,6 +50,11 @@ def document(settings: Settings) -> Json:
             "/route/batch": {"post": _route_batch(settings.max_batch_bytes)},
             "/ledger/events": {"post": _record(settings.max_request_bytes)},
             "/ledger/report": {"get": _report()},
+            "/v1/chat/completions": {"post": _call("chat_completions", "ChatCompletionRequest")},
+            "/v1/responses": {"post": _call("responses", "ResponseRequest")},
+            "/v1/embeddings": {"post": _call("embeddings", "EmbeddingRequest")},
+            "/v1/models": {"get": _get("models", "What can be asked for", "`auto` and models by name", ref("Models"))},
+            "/v1/systemone": {"post": _systemone()},
             "/v1/feedback": {"post": _feedback()},
             "/status": {"get": _get("status", "What serves", "The router, its tiers and any problem", ref("Status"))},
             "/metrics": {"get": _get("metrics", "What the service counts", "All workers' counts, for Prometheus")},
@@ -57,7 +64,16 @@ def document(settings: Settings) -> Json:
             "/openapi.json": {"get": _get("openapi", "This document", "OpenAPI 3.1", {"type": "object"})},
             "/docs": {"get": _get("docs", "This document as a page", "Needs no script", media="text/html")},
         },
-        "components": {"schemas": {**REQUEST_SCHEMAS, "BatchRequest": batch, **answers, **models["$defs"]}},
+        "components": {
+            "schemas": {
+                **REQUEST_SCHEMAS,
+                **SCHEMAS,
+                **SYSTEM_ONE_SCHEMAS,
+                "BatchRequest": batch,
+                **answers,
+                **models["$defs"],
+            }
+        },
     }
 
 
@@ -82,6 +98,41 @@ def _route_batch(max_bytes: int) -> Json:
         "description": f"At most {max_bytes:,} bytes. A request that is wrong has an `error` in its place.",
         "requestBody": _body(ref("BatchRequest"), BATCH_EXAMPLES),
         "responses": {"200": _answer("A decision or an error for each, in order", ref("BatchAnswer")), **_REFUSALS},
+    }
+
+
+def _call(name: str, schema: str) -> Json:
+    answer = _answer("As the provider answered", ref("Answer"))
+    answer["content"]["text/event-stream"] = {"schema": {}}
+    examples = {"example": {"summary": "Routed, where it says auto", "value": EXAMPLES[schema]}}
+    return {
+        "operationId": name,
+        "summary": f"As OpenAI's {name.replace('_', ' ')}",
+        "description": "What a provider refuses is passed on as it came.",
+        "requestBody": _body(ref(schema), examples),
+        "responses": {
+            "200": answer,
+            **_REFUSALS,
+            "404": _answer("There is no such model", ref("Error")),
+            "429": _NO_MONEY,
+            "502": _answer("No provider gave an answer", ref("Error")),
+            "503": _answer("Models fail and none is asked for now, or the ledger cannot be written", ref("Error")),
+        },
+    }
+
+
+def _systemone() -> Json:
+    return {
+        "operationId": "systemone",
+        "summary": "A decision in the form that LiteLLM asks of an outside classifier",
+        "description": "Labels are the ladder's names in any order, or as many others, cheapest first. `confidence` is "
+        "P(acceptable) at the chosen tier.",
+        "requestBody": _body(ref("SystemOneRequest"), SYSTEM_ONE_EXAMPLES),
+        "responses": {
+            "200": _answer("The label of the tier that is enough", ref("SystemOneAnswer")),
+            **_REFUSALS,
+            "429": _NO_MONEY,
+        },
     }
 
 
@@ -112,6 +163,7 @@ def _report() -> Json:
     schemas: dict[str, Json] = {
         "days": {"type": "integer", "minimum": 1, "maximum": MOST_DAYS, "default": 7},
         "by": {"enum": list(DIMENSIONS)},
+        "tenant": {"type": "string", "minLength": 1, "maxLength": 256},
         "format": {"enum": ["json", "csv"], "default": "json"},
     }
     report = _answer("The report", ref("LedgerReport"))
@@ -155,26 +207,33 @@ _ERROR_DETAIL: Final[Json] = {
     "required": ["message", "type", "param", "code"],
     "properties": {
         "message": {"type": "string", "description": "What was wrong and what is accepted."},
-        "type": {"enum": ["invalid_request_error", "not_found_error", "api_error", "insufficient_quota"]},
+        "type": {
+            "enum": ["invalid_request_error", "not_found_error", "api_error", "insufficient_quota", "rate_limit_error"]
+        },
         "param": {"type": ["string", "null"], "description": "The offending field: `messages[2].content`."},
-        "code": {"enum": [None, "budget_exceeded"]},
+        "code": {
+            "type": ["string", "null"],
+            "description": "`budget_exceeded`, `model_not_found`, `invalid_api_key` …",
+        },
     },
 }
 _TIMED_OUT: Final[Json] = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 _REFUSALS: Final[Json] = {
     "400": _answer("Not JSON, or a field that is wrong", ref("Error")),
+    "401": _answer("A key is needed, and none came that is known", ref("Error")),
+    "403": _answer("The key does not open this, or not this model", ref("Error")),
     "413": _answer("Larger than the limit", ref("Error")),
     "500": _answer("A defect of the service, whose log has the traceback", ref("Error")),
     "504": _answer("Not answered, or not received, within two minutes", ref("TimedOut")),
 }
-_NO_MONEY: Final = _answer("A hard budget of who asks cannot bear the call", ref("Error"))
+_NO_MONEY: Final = _answer("A hard budget of who asks cannot bear the call, or the key comes too often", ref("Error"))
 _UNWRITTEN: Final = _answer("The ledger cannot be written or read; nothing was recorded", ref("Error"))
 _CALL_EXAMPLES: Final[Json] = {
     "reported": {
         "summary": "As a client of OpenAI has it at hand",
         "value": {
             "model": "gpt-4.1-mini",
-            "decision_id": "dec_9f3b",
+            "decision_id": "dec-9f3b",
             "usage": {"prompt_tokens": 812, "completion_tokens": 120, "total_tokens": 932},
             "latency_ms": 940,
             "metadata": {"team": "support", "feature": "summary"},
@@ -182,7 +241,6 @@ _CALL_EXAMPLES: Final[Json] = {
     },
     "paid": {"summary": "What was paid is known", "value": {"model": "in-house-7b", "cost_usd": "0.00004"}},
 }
-_JUDGED: Final = ("acceptable", "score", "kind")
 _FEEDBACK_EXAMPLES: Final[Json] = {
     "judged": {"summary": "Good enough", "value": {"id": "dec-1c9e", "acceptable": True}},
     "asked again": {"summary": "The user wanted another answer", "value": {"id": "dec-1c9e", "kind": "regenerate"}},
@@ -202,13 +260,17 @@ _FEEDBACK: Final[Json] = {
 _USD: Final[Json] = {"type": ["number", "null"], "description": "US dollars, with all digits; null where unknown"}
 _LEDGER_EVENT: Final[Json] = {
     "type": "object",
-    "required": ["object", "key", "recorded", "tier", "cost_usd", "price", "saved_usd"],
+    "required": ["object", "key", "recorded", "tier", "unknown", "cost_usd", "price", "saved_usd"],
     "properties": {
         "object": {"const": "ledger.event"},
         "key": {"type": "string", "description": "the key it has; a new one where none was given"},
-        "recorded": {"type": "boolean", "description": "false: the key was there already, and nothing changed"},
+        "recorded": {
+            "type": "boolean",
+            "description": "false: the key was there already, and nothing changed; the rest is what it has",
+        },
         "tier": {"type": ["string", "null"]},
         "cost_usd": _USD,
+        "unknown": {"enum": ["usage", "price", None], "description": "why the cost is unknown: what was not told"},
         "price": {"type": ["object", "null"], "description": "the price list and the date of the price"},
         "saved_usd": {"type": "object", "description": "by kind of saving"},
     },

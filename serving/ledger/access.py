@@ -1,5 +1,6 @@
 """The ledger of a process: opened when it is first needed, and again when that failed."""
 
+import asyncio
 import logging
 import threading
 import time
@@ -55,6 +56,10 @@ class LedgerAccess:
                 self._failure, self._failed_at = error, time.monotonic()
                 raise
             return self._store
+
+    async def ready(self) -> LedgerStore:
+        """The same without keeping the event loop waiting."""
+        return await asyncio.to_thread(self.store) if self._store is None else self._store
 
     def close(self) -> None:
         """Write what waits, and let go."""

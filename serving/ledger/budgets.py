@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from serving.attribution import DEFAULT_TENANT
 from serving.ledger.events import Name, PicoUsd
 
-Scope = Literal["tenant", "team", "feature", "user"]
-SCOPES: Final[tuple[Scope, ...]] = ("tenant", "team", "feature", "user")
+Scope = Literal["tenant", "team", "feature", "user", "api_key"]
+SCOPES: Final[tuple[Scope, ...]] = ("tenant", "team", "feature", "user", "api_key")
 Period = Literal["day", "month"]
 
 
@@ -23,7 +24,7 @@ def _known_zone(name: str) -> str:
 
 
 class Budget(BaseModel):
-    """A limit on what a tenant, team, feature or user spends in a day or a month of a time zone.
+    """A limit on what a tenant, team, feature, user or key spends in a day or a month of a time zone.
 
     hard: calls that would pass it are refused. alert_at: the share of it from which it is told, once a period; it is
     told again when all is spent.
@@ -31,7 +32,7 @@ class Budget(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tenant: Name = "default"
+    tenant: Name = DEFAULT_TENANT
     scope: Scope
     value: Name
     period: Period
@@ -40,9 +41,17 @@ class Budget(BaseModel):
     hard: bool = False
     alert_at: float = Field(0.8, gt=0, le=1)
 
+    @model_validator(mode="after")
+    def _of_all_is_of_its_tenant(self) -> Self:
+        if self.scope == "tenant" and self.value != self.tenant:
+            raise ValueError(f"is of tenant {self.value!r} in tenant {self.tenant!r}; they must be the same")
+        return self
+
     def __str__(self) -> str:
         """As messages name it."""
-        return f"{'hard' if self.hard else 'soft'} budget of {self.scope} {self.value!r} for a {self.period}"
+        whose = "" if self.tenant == DEFAULT_TENANT or self.scope == "tenant" else f" of tenant {self.tenant!r}"
+        of = "everybody" if (self.scope, self.value) == ("tenant", DEFAULT_TENANT) else f"{self.scope} {self.value!r}"
+        return f"{'hard' if self.hard else 'soft'} budget of {of}{whose} for a {self.period}"
 
     def bounds(self, time: datetime) -> tuple[datetime, datetime]:
         """Begin and end, in UTC, of the period that the time is in; a day can have 23 or 25 hours."""
@@ -60,10 +69,11 @@ class Budget(BaseModel):
 class Spender:
     """Who a call is for; a name that is None has no budget."""
 
-    tenant: str = "default"
+    tenant: str = DEFAULT_TENANT
     team: str | None = None
     feature: str | None = None
     user: str | None = None
+    api_key: str | None = None
 
 
 class BudgetStatus(NamedTuple):

@@ -5,11 +5,12 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
+from serving.attribution import DEFAULT_TENANT, LONGEST_NAME
 from serving.ledger.usage import Usage
 
 Kind = Literal["call", "cache_hit", "judge", "embedding", "batch_line"]
 Status = Literal["started", "ok", "error", "cancelled"]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]+$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME, pattern=r"^[^\x00]+$")]
 PicoUsd = Annotated[int, Field(ge=0, le=2**62, strict=True)]
 """1e-12 USD; 2^62 of them are 4.6 million dollars, for one call."""
 SavingKind = Literal["routing", "cache", "compression", "limits", "batch"]
@@ -51,7 +52,8 @@ class Event(BaseModel):
     request_id: Name | None = None
     completion_id: Name | None = None
     decision_id: Name | None = None
-    tenant: Name = "default"
+    tenant: Name = DEFAULT_TENANT
+    api_key: Name | None = Field(None, description="id of the key it came with")
     team: Name | None = None
     feature: Name | None = None
     user: Name | None = None
@@ -62,6 +64,7 @@ class Event(BaseModel):
     tier: Name | None = None
     usage: Usage | None = None
     usage_estimated: bool = False
+    processing: Name | None = Field(None, description="`batch` or a service tier, where it was served by one")
     cost: Cost | None = None
     latency_ms: int | None = Field(None, ge=0, le=2**40)
     cached: bool = False

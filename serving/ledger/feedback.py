@@ -5,11 +5,12 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from serving.attribution import DEFAULT_TENANT
 from serving.errors import InputError
 from serving.ledger.events import Name, UtcTime
 
 FeedbackKind = Literal["regenerate", "escalate", "edit"]
-_JUDGED: Final = ("acceptable", "score", "kind")
+JUDGED: Final = ("acceptable", "score", "kind")
 
 
 def _well_formed(text: str) -> str:
@@ -36,24 +37,24 @@ class GivenFeedback(BaseModel):
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
-        said = [name for name in _JUDGED if getattr(self, name) is not None]
+        said = [name for name in JUDGED if getattr(self, name) is not None]
         if len(said) != 1:
-            raise ValueError(f"give exactly one of {', '.join(_JUDGED)}, not {' and '.join(said) or 'none'}")
+            raise ValueError(f"give exactly one of {', '.join(JUDGED)}, not {' and '.join(said) or 'none'}")
         return self
 
 
 class Feedback(GivenFeedback):
     """Feedback with who gave it and when; the last one about an answer counts, and all are kept."""
 
-    tenant: Name = "default"
+    tenant: Name = DEFAULT_TENANT
     time: UtcTime
 
 
-def read_feedback(payload: dict[str, object]) -> Feedback:
-    """The feedback in a request. Raises InputError naming the field."""
+def read_feedback(payload: dict[str, object], tenant: str) -> Feedback:
+    """The feedback in a request of a tenant. Raises InputError naming the field."""
     try:
         given = GivenFeedback.model_validate(payload)
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(str(first["msg"]), where=".".join(map(str, first["loc"])) or "body") from None
-    return Feedback(**dict(given), time=datetime.now(UTC))
+    return Feedback(**dict(given), tenant=tenant, time=datetime.now(UTC))

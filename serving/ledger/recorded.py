@@ -8,17 +8,21 @@ from uuid import uuid4
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from serving.attribution import Attribution, read_attribution
+from serving.attribution import NOBODY, Attribution, read_attribution
 from serving.errors import InputError
-from serving.ledger.events import Cost, Event, Name, PicoUsd, SavingKind, UtcTime
-from serving.ledger.prices import PriceBook
+from serving.ledger.events import Cost, Event, Name, PicoUsd, UtcTime
+from serving.ledger.priced import price_call
+from serving.ledger.prices import BATCH, PriceBook
 from serving.ledger.reported import read_usage
-from serving.ledger.usage import Usage
+from serving.ledger.usage import Usage, with_estimates
 from serving.tiers import PICO_PER_USD, Tier
 
 _BY_CLIENT: Final = "client"
 _IN_METADATA: Final = ("team", "feature", "session_id")
-_READ_APART: Final = frozenset({"usage", "cost_usd", "key", "time", "batch", "tier", "metadata"})
+_READ_APART: Final = {
+    "usage", "usage_estimated", "input_text", "output_text", "cost_usd", "key", "time", "batch", "service_tier", "tier",
+    "metadata",
+}  # fmt: skip
 
 
 def _pico_usd(value: object) -> object:
@@ -54,7 +58,12 @@ class RecordedCall(BaseModel):
     provider: Name | None = Field(None, description="who serves it; not given: by the name of the model")
     model_asked: Name | None = Field(None, description="the model that was asked for, where it is another")
     usage: Any = Field(None, description="as the provider reports it: OpenAI's, Anthropic's or Google's form, or ours")
-    usage_estimated: bool = Field(False, description="whether it was counted here rather than reported")
+    usage_estimated: bool = Field(False, description="whether `usage` was counted by you rather than by the provider")
+    input_text: str | None = Field(
+        None,
+        description="what was sent, where the provider told no usage: tokens are estimated, the text is not kept",
+    )
+    output_text: str | None = Field(None, description="likewise what came, of an answer that was cut off for instance")
     cost_usd: Usd = Field(None, description="what was paid; as text to keep more digits than a float has")
     key: Name | None = Field(None, description="the same key again changes nothing; or the header Idempotency-Key")
     kind: Literal["call", "judge", "embedding", "batch_line"] = "call"
@@ -65,6 +74,9 @@ class RecordedCall(BaseModel):
     )
     latency_ms: int | None = Field(None, ge=0, le=2**40)
     batch: bool = Field(False, description="whether it costs the price of batches")
+    service_tier: Name | None = Field(
+        None, description="as the provider reports it: `flex`, `priority`; it has its own price, or an unknown one"
+    )
     wasted: bool = Field(False, description="whether nobody got the answer: it was tried again, or escalated")
     tier: Name | None = Field(
         None, description="not given: the tier of the ladder that has the model, or the one asked for"
@@ -76,14 +88,20 @@ class RecordedCall(BaseModel):
     metadata: dict[str, Any] | None = Field(None, description="`team`, `feature`, `session_id`, as for /route")
 
 
-def read_call(payload: dict[str, object], prices: PriceBook, ladder: Sequence[Tier], key: str | None = None) -> Event:
-    """The event of a call. key: that of the request's header. Raises InputError naming the field.
+def read_call(
+    payload: dict[str, object],
+    prices: PriceBook,
+    ladder: Sequence[Tier],
+    key: str | None = None,
+    by: Attribution = NOBODY,
+) -> Event:
+    """The event of a call. key: that of the request's header. by: whose it is. Raises InputError naming the field.
 
     Of a call that a decision chose, routing saved what the top tier's first model would have cost for the same tokens,
-    less what was paid, where both are known.
+    less what the chosen one costs, both at the standard price and where both are known.
     """
     usage = read_usage(payload.get("usage"))
-    who = read_attribution(payload.get("metadata"))
+    who = read_attribution(payload.get("metadata"), by=by)
     try:
         call = RecordedCall.model_validate(payload)
         if call.key is not None and key is not None and call.key != key:
@@ -100,23 +118,24 @@ def _event(
     call: RecordedCall, usage: Usage | None, who: Attribution, prices: PriceBook, ladder: Sequence[Tier], key: str
 ) -> Event:
     at = call.time or datetime.now(UTC)
-    if call.cost_usd is not None:
-        cost: Cost | None = Cost(pico_usd=call.cost_usd, source=_BY_CLIENT)
-    else:
-        cost = prices.cost(call.model, usage, at, provider=call.provider, batch=call.batch)
-    saved: dict[SavingKind, int] = {}
-    if call.decision_id is not None and call.kind == "call" and not call.wasted and ladder:
-        top = prices.cost(ladder[-1].models[0], usage, at)
-        if top is not None and cost is not None:
-            saved["routing"] = top.pico_usd - cost.pico_usd
-    if call.batch and cost is not None and call.cost_usd is None:
-        single = prices.cost(call.model, usage, at, provider=call.provider)
-        if single is not None:
-            saved["batch"] = single.pico_usd - cost.pico_usd
-    same = call.model_dump(exclude=set(_READ_APART))
+    told, usage = usage, with_estimates(usage, lambda: call.input_text, call.output_text)
+    decided = call.decision_id is not None and call.kind == "call" and not call.wasted
+    processing = BATCH if call.batch else call.service_tier
+    cost, saved = price_call(
+        prices,
+        call.model,
+        usage,
+        at,
+        provider=call.provider,
+        processing=processing,
+        paid=None if call.cost_usd is None else Cost(pico_usd=call.cost_usd, source=_BY_CLIENT),
+        instead_of=ladder[-1].models[0] if decided and ladder else None,
+    )
+    same = call.model_dump(exclude=_READ_APART)
     names = {call.model, call.model_asked}  # a provider answers with a dated name where it was asked by another
     tier = call.tier or next((tier.name for tier in ladder if names.intersection(tier.models)), None)
     return Event(
-        **same, key=key, time=at, usage=usage, cost=cost, saved=saved, tier=tier,
-        team=who.team, feature=who.feature, session_id=who.session_id,
+        **same, key=key, time=at, usage=usage, usage_estimated=call.usage_estimated or usage != told, cost=cost,
+        saved=saved, tier=tier, tenant=who.tenant, api_key=who.api_key, team=who.team, feature=who.feature,
+        session_id=who.session_id, processing=processing,
     )  # fmt: skip

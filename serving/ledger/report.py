@@ -10,8 +10,8 @@ from serving.ledger.events import SAVINGS, SavingKind
 from serving.ledger.store import LedgerStore, Totals
 from serving.tiers import PICO_PER_USD
 
-Dimension = Literal["model", "tier", "feature", "team", "user", "kind"]
-DIMENSIONS: Final[tuple[Dimension, ...]] = ("model", "tier", "feature", "team", "user", "kind")
+Dimension = Literal["model", "tier", "feature", "team", "user", "api_key", "kind"]
+DIMENSIONS: Final[tuple[Dimension, ...]] = ("model", "tier", "feature", "team", "user", "api_key", "kind")
 MOST_DAYS: Final = 3660
 _TOP: Final = 10
 _MONTH_DAYS: Final = 30

@@ -42,6 +42,7 @@ def report_json(report: Report) -> str:
             "events": total.events,
             "unpriced": total.unpriced,
             "unmetered": total.unmetered,
+            "estimated": total.estimated,
             "unpriced_requests": total.unpriced_requests,
         },
     }
@@ -87,6 +88,8 @@ def _text(report: Report) -> Iterator[str]:
             f"unknown, and in no sum: the cost of {total.unpriced:,} of {total.events:,} events, "
             f"the tokens of {total.unmetered:,}"
         )
+    if total.estimated:
+        yield f"estimated, not told by a provider: the tokens of {total.estimated:,} events"
     if report.projected_month_pico_usd is not None:
         yield f"a month of 30 days like these: {_shown(report.projected_month_pico_usd)}"
     yield (
@@ -106,9 +109,11 @@ def _text(report: Report) -> Iterator[str]:
 def _table(name: str, lines: Sequence[Line], whole: int) -> Iterator[str]:
     rows = [(name, "cost", "share", "requests", "unpriced")]
     for line in lines:
-        share = f"{100 * line.cost_pico_usd / whole:.1f}%" if whole else "–"
+        unknown = bool(line.unpriced) and not line.cost_pico_usd
+        share = f"{100 * line.cost_pico_usd / whole:.1f}%" if whole and not unknown else "–"
         unpriced = f"{line.unpriced:,}" if line.unpriced else ""
-        rows.append((line.name or "–", _shown(line.cost_pico_usd), share, f"{line.requests:,}", unpriced))
+        cost = "unknown" if unknown else _shown(line.cost_pico_usd)
+        rows.append((line.name or "–", cost, share, f"{line.requests:,}", unpriced))
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     for row in rows:
         rest = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))

@@ -3,18 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from serving.ledger.events import Event
 from serving.ledger.feedback import Feedback
 
 Matched = Literal["decision", "call"]
 Forgettable = Literal["request", "session", "user"]
+UNWRITTEN_S: Final = 2.0
+"""After so long a decision is on disk, one that could be written at all."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedDecision:
-    """A routing decision with all that training needs of its request, which is not its text.
+    """A routing decision with all that training needs of its request, which is not its text. Not validated: one is made
+    for every request, of values of our own.
 
     policy: as asked, `quality:0.95`. probabilities: P(acceptable) by tier. encoder: digest of what made `embedding`,
     int8 (d,) with its scale; None where features alone decided. features: float32 (f,) of `features_version`.

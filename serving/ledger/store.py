@@ -1,10 +1,11 @@
 """What any ledger store can do: SQLite's on one machine, Postgres' on many."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import date, datetime, timedelta
 from typing import NamedTuple, Protocol
 
+from serving.api_key import ApiKey
 from serving.ledger.budgets import Budget, BudgetStatus, Spender
 from serving.ledger.events import Event
 from serving.ledger.feedback import Feedback
@@ -16,8 +17,8 @@ class Totals(NamedTuple):
 
     requests: calls, cache hits and batch lines, however many attempts each took.
     unpriced, unpriced_requests: how many events, and requests, have no known cost; unmetered: how many events no known
-    usage. saved_pico_usd: by kind of saving, in the order of `SAVINGS`. spent_on_saving_pico_usd: the part of cost that
-    judge calls, embeddings and wasted attempts are.
+    usage; estimated: how many have one that no provider told. saved_pico_usd: by kind of saving, in the order of
+    `SAVINGS`. spent_on_saving_pico_usd: the part of cost that judge calls, embeddings and wasted attempts are.
     """
 
     day: date | None
@@ -28,6 +29,7 @@ class Totals(NamedTuple):
     cost_pico_usd: int
     unpriced: int
     unmetered: int
+    estimated: int
     input_tokens: int
     output_tokens: int
     saved_pico_usd: tuple[int, ...]
@@ -50,8 +52,8 @@ class LedgerStore(Protocol):
     def totals(
         self, dimension: str, since: date, until: date, *, tenant: str | None = None, daily: bool = False
     ) -> Sequence[Totals]:
-        """By value of `dimension` (total, kind, model, tier, feature, team, user), and by day if `daily`; days `since`
-        to `until` included, in UTC; of all tenants or of one. Raises ValueError for another dimension."""
+        """By value of `dimension` (total, kind, model, tier, feature, team, user, api_key), and by day if `daily`; days
+        `since` to `until` included, in UTC; of all tenants or of one. Raises ValueError for another dimension."""
         ...
 
     def events(self, since: datetime, until: datetime, *, tenant: str | None = None) -> Iterator[Event]:
@@ -110,9 +112,29 @@ class LedgerStore(Protocol):
         """Let go of what is held for a call that is not made."""
         ...
 
+    def keep(self, id_: str, tenant: str) -> "Future[None]":
+        """Hold it until the period ends: what the call cost is unknown."""
+        ...
+
     def to_tell(self) -> Sequence[BudgetStatus]:
         """Budgets that an event written by this process has brought to `alert_at`, or to their limit, since it was
         last asked; each once a period and level."""
+        ...
+
+    def event(self, key: str, tenant: str) -> Event:
+        """The event of a key, which must be there."""
+        ...
+
+    def add_key(self, key: ApiKey, digest: bytes) -> None:
+        """Keep a new key by its digest. Its id is new."""
+        ...
+
+    def revoke_key(self, id_: str, time: datetime) -> bool:
+        """From now on it opens nothing; whether there was one that did."""
+        ...
+
+    def keys(self) -> Mapping[bytes, ApiKey]:
+        """All of them by their digests, revoked ones included, oldest first."""
         ...
 
     def close(self) -> None:

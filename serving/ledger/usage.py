@@ -1,8 +1,11 @@
 """Tokens of one call, counted alike for every provider."""
 
+from collections.abc import Callable
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from serving.token_estimate import estimated_tokens
 
 _MOST = 10**9  # far beyond any call, and small enough that sums of them fit 64 bits
 
@@ -38,3 +41,14 @@ class Usage(BaseModel):
             if sum_of_parts > (total or 0):
                 raise ValueError(f"has {sum_of_parts} {' and '.join(parts)}, more than its {total} {whole}")
         return self
+
+
+def with_estimates(told: Usage | None, sent: Callable[[], str | None], came: str | None) -> Usage | None:
+    """What was told, and an estimate of what was not: of the tokens that went out and came back. sent: asked only where
+    it is needed. A text of None is unknown too."""
+    usage, estimated = told or Usage(), {}
+    if usage.input_tokens is None and (text := sent()) is not None:
+        estimated["input_tokens"] = estimated_tokens(text)
+    if usage.output_tokens is None and came is not None:
+        estimated["output_tokens"] = estimated_tokens(came)
+    return usage.model_copy(update=estimated) if estimated else told

@@ -6,6 +6,10 @@ from typing import Final
 _TEAMS: Final = 1000  # remembered, the latest to call: clients choose names, and may invent them
 
 
+Team = tuple[str, str | None]
+"""A tenant and a team of it; None for calls that name none."""
+
+
 class TopCap:
     """A bucket that every decision fills by `share` and every call to the top tier empties by one.
 
@@ -47,9 +51,9 @@ class SharedCap:
         """As a `TopCap`."""
         self._share, self._burst = share, burst
         self._all = TopCap(share, burst)
-        self._own: OrderedDict[str | None, TopCap] = OrderedDict()
+        self._own: OrderedDict[Team, TopCap] = OrderedDict()
 
-    def open(self, team: str | None) -> bool:
+    def open(self, team: Team) -> bool:
         """Whether the team's next decision may choose the top tier."""
         own = self._own.get(team)
         alone = len(self._own) == (own is not None)
@@ -57,7 +61,7 @@ class SharedCap:
             return self._all.open and own is not None and own.open
         return self._all.open
 
-    def count(self, team: str | None, *, top: bool) -> None:
+    def count(self, team: Team, *, top: bool) -> None:
         """Take note of a decision of the team."""
         own = self._own.setdefault(team, TopCap(self._share, self._burst, empty=True))
         self._own.move_to_end(team)

@@ -19,12 +19,16 @@ from serving.routing.costs import expected_costs, priced
 from serving.routing.eligibility import eligible_tiers
 from serving.routing.explanation import Explanation, feature_effects, nearest_prompts, tier_scores
 from serving.routing.policy import DEFAULT_POLICY, Policy
+from serving.routing.prefix import prefixes, sent_share
 from serving.routing.promise import promised_thresholds
-from serving.routing.rules import NO_RULES, Rule, Rules
+from serving.routing.rules import NO_RULES, Cached, Rule, Rules
 from serving.tiers import Tier
 
 Reason = Rule | Literal["fallback", "target_refused", "policy"]
 
+_LEAST_CACHED: Final = 1024
+"""Tokens from which OpenAI keeps a prefix, by itself (platform.openai.com/docs/guides/prompt-caching, as it was in
+March 2026); Anthropic keeps 1,024 to 4,096 at least, by model, where it is asked to."""
 _SURCHARGES: Final = 256  # remembered: one takes some .2 ms, and clients ask for few different policies
 
 
@@ -32,10 +36,11 @@ class Decision(BaseModel):
     """A routing decision.
 
     reason: the first of these that holds. `pinned` by the settings; `sticky` the tier of the session; `fallback` no
-    encoder or no promoted router, so features alone decided; `exploration` another tier than the best was drawn;
-    `capped` the top tier's share is used up, or goes to harder prompts; `eligibility` the policy's choice could not
-    take the request; `target_refused` the router's logs do not carry the target, so the most probable tier was
-    taken; `policy` as asked.
+    encoder or no promoted router, so features alone decided; `switched` another tier than the session's,
+    which gains more than the provider's cache of the conversation is worth; `exploration` another tier than the best
+    was drawn; `capped` the top tier's share is used up, or goes to harder prompts; `eligibility` the policy's choice
+    could not take the request; `target_refused` the router's logs do not carry the target, so the most probable tier
+    was taken; `policy` as asked.
     threshold: μ, acceptable answers per USD (per step of the ladder when a tier has no price).
     expected_cost_usd: of the chosen tier, null when a price is unknown. propensity: the probability with
     which this tier was chosen, of a sticky one that of its first decision. router: version and digest of the bundle.
@@ -84,7 +89,8 @@ class Considered(NamedTuple):
 class _Weighed(NamedTuple):
     """Every tier as the policy sees it, arrays (k,): may it, P(acceptable), expected cost, score; and with which μ.
 
-    surcharge: what the cap takes from the top tier's score. refused: the target is not supported.
+    surcharge: what the cap takes from the top tier's score. refused: the target is not supported. cached: the
+    conversation so far.
     """
 
     eligible: Sequence[bool]
@@ -95,6 +101,7 @@ class _Weighed(NamedTuple):
     mu: float
     refused: bool
     prediction: Prediction
+    cached: Cached
 
 
 class Router:
@@ -202,11 +209,30 @@ class Router:
         scores = proba - mu * (self._top_only if by_share else expected)
         share = rules.greedy_top_share(len(self.tiers))
         surcharge = 0.0 if share is None else self._surcharge(share, mu, by_share, fallback)
-        return _Weighed(eligible, proba, expected, scores, surcharge, mu, refused, prediction)
+        worth = None if by_share or fallback else self._cache_worth(conversation, prediction, mu, rules)
+        before, so_far = prefixes(conversation) if rules.by_prefix else (None, None)
+        cached = Cached(before, so_far, worth)
+        return _Weighed(eligible, proba, expected, scores, surcharge, mu, refused, prediction, cached)
+
+    def _cache_worth(
+        self, conversation: Conversation, prediction: Prediction, mu: float, rules: Rules
+    ) -> list[float] | None:
+        """What each tier's score would gain, in its own terms, if its provider had the conversation so far cached.
+
+        None where sessions do not switch, or nothing is known of prices.
+        """
+        if rules.cached_price is None or not self._priced:
+            return None
+        tokens = prediction.input_tokens * sent_share(conversation)
+        if tokens < _LEAST_CACHED:
+            return [0.0] * len(self.tiers)
+        full = expected_costs(self.tiers, np.array([tokens]), np.zeros((1, len(self.tiers))))[0]
+        shares = [rules.cached_price(tier.models[0]) for tier in self.tiers]
+        return [mu * float(usd) * (1 - share) for usd, share in zip(full, shares, strict=True)]
 
     def _decide(self, weighed: _Weighed, who: Attribution, rules: Rules) -> Decision:
-        eligible, proba, expected, scores, surcharge, mu, refused, prediction = weighed
-        choice = rules.choose(self._names, scores.tolist(), eligible, who, surcharge=surcharge)
+        eligible, proba, expected, scores, surcharge, mu, refused, prediction, cached = weighed
+        choice = rules.choose(self._names, scores.tolist(), eligible, who, surcharge=surcharge, cached=cached)
         tier = self.tiers[choice.tier]
         return Decision(
             id=f"dec-{uuid.uuid4().hex}",
@@ -220,6 +246,12 @@ class Router:
             propensity=choice.propensity,
             router=self.name,
         )
+
+    def expected_cost_usd(self, conversation: Conversation, tier: str) -> float | None:
+        """What a call to a tier is expected to cost, whether or not it was decided for; None without prices."""
+        if not self._priced:
+            return None
+        return float(self._costs(self.classifier.predict(conversation))[self._names.index(tier)])
 
     def expected(self, policy: Policy) -> Expected:
         """What the policy does on the calibration prompts, its μ chosen as for a request."""

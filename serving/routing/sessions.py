@@ -122,5 +122,5 @@ class Sessions:
 
 
 def _key(who: Attribution) -> bytes:
-    """A session belongs to its team: two teams may count theirs from 1."""
-    return hashlib.sha256(json.dumps([who.team, who.session_id]).encode()).digest()[:16]
+    """A session belongs to its tenant and team: two may count theirs from 1."""
+    return hashlib.sha256(json.dumps([who.tenant, who.team, who.session_id]).encode()).digest()[:16]

@@ -20,6 +20,7 @@ from tests.benchmarks.figures import Figure, table
 
 NAMES: Final = (
     "training", "imports", "features", "hostile", "encoder", "decision", "rules", "ledger", "service", "promotion",
+    "clients", "gateway", "litellm",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ No text is needed: a decision keeps the embedding and the features that it saw.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import Final
@@ -16,6 +17,7 @@ from serving.classifier.features import FEATURES_VERSION, text_features
 from serving.classifier.quantised import dequantised
 from serving.classifier.text_key import text_key
 from serving.errors import InputError, LabelError
+from serving.escalate_entry import FLAW_CODES
 from serving.ledger.events import Event
 from serving.ledger.feedback import Feedback as Given
 from serving.ledger.request_log import Logged, LoggedDecision
@@ -25,9 +27,11 @@ from training.fitting.labelled import LabelledPrompt, examples_of
 from training.labelling.outcomes import Labeller
 from training.labelling.summary import LabelSummary
 from training.logs.ladder import Ladder
-from training.logs.record import Feedback, Outcome, Usage
+from training.logs.record import MAX_COST_PICO_USD, Feedback, Outcome, Usage
 
-_OF_A_CALL: Final = ("key", "completion_id", "request_id")
+_BESIDE: Final = ("judge", "embedding")  # kinds of events that answer nobody
+_DATED: Final = re.compile(r"-(\d{4}|\d{8}|\d{4}-\d\d-\d\d)$")
+"""What providers add to the name they were asked by: gpt-4o-2024-08-06, gpt-4-0613."""
 
 
 def read_ledger_examples(
@@ -70,36 +74,64 @@ def read_ledger_examples(
 def outcomes_of(
     decision: LoggedDecision, calls: Iterable[Event], feedback: Iterable[Given], ladder: Ladder
 ) -> list[Outcome]:
-    """What became of a decision, tier by tier.
+    """What became of a decision, by each of its answers from a tier on the ladder.
 
-    Feedback that names a call is about that call; what names the decision, or the request of all its calls, is about
-    the last call that answered, or about the tier decided where no call was told. Of several about one call, the last
-    counts. The propensity is known of the tier that was decided, not of one that a client went to by itself.
+    Feedback is about the call it names (`named_calls`), and where no call was told, about the model decided. On a call
+    that gave no answer it says nothing of its tier. Of several about one call, the last counts. An answer that the
+    service found a flaw in counts as one that the client went to a stronger model after, unless somebody judged it. The
+    propensity is known of the tier that was decided, not of one that a client went to by itself.
     """
-    answered = [call for call in calls if call.status == "ok" and call.kind in ("call", "batch_line")]
-    last = next((call for call in reversed(answered) if not call.wasted), answered[-1] if answered else None)
-    names: dict[str, Event | None] = {decision.id: last}
-    for one in answered:
-        names |= {id_: one for name in _OF_A_CALL if (id_ := getattr(one, name)) is not None}
-    if decision.request_id is not None:
-        names[decision.request_id] = last
-    about = {call.key if (call := names.get(given.id, last)) is not None else None: given for given in feedback}
-    if last is None:
-        return [_outcome(decision, decision.tier, None, about[None])] if None in about else []
-    tiers = [ladder.tier_of(one.model) or one.tier or decision.tier for one in answered]
-    return [_outcome(decision, tier, one, about.get(one.key)) for tier, one in zip(tiers, answered, strict=True)]
+    made = sorted(calls, key=lambda call: not call.wasted)
+    named = named_calls(decision, made)
+    if not named:
+        said, tier = list(feedback), ladder.tier_of(decision.model)
+        return [_outcome(decision, tier, None, said[-1])] if said and tier is not None else []
+    about = {one.key: given for given in feedback if (one := named.get(given.id)) is not None}
+    answers = [(call, _tier(call, ladder)) for call in made if _answers(call)]
+    return [_outcome(decision, tier, call, about.get(call.key)) for call, tier in answers if tier is not None]
+
+
+def named_calls(decision: LoggedDecision, calls: Iterable[Event]) -> dict[str, Event]:
+    """Which call of the decision each id is about that feedback may come with.
+
+    The decision's own, or that of a request of several calls, is about the last call that answered, one that was kept
+    before one that was wasted.
+    """
+    named: dict[str, Event] = {}
+    last = None
+    made = (call for call in calls if call.kind not in _BESIDE)
+    for last in sorted(made, key=lambda call: (_answers(call), not call.wasted)):  # later ones win
+        named |= {id_: last for id_ in (last.request_id, last.completion_id, last.key) if id_ is not None}
+    if last is not None:
+        named |= {id_: last for id_ in (decision.id, decision.request_id) if id_ is not None}
+    return named
+
+
+def _answers(call: Event) -> bool:
+    return call.status == "ok" and call.kind in ("call", "batch_line")
+
+
+def _tier(call: Event, ladder: Ladder) -> str | None:
+    """By the model that answered or was asked for, else as the client told it; None where it is not on the ladder."""
+    for model in (call.model, call.model_asked):
+        if model is not None and (tier := ladder.tier_of(model) or ladder.tier_of(_DATED.sub("", model))) is not None:
+            return tier
+    return call.tier if call.tier in ladder.names else None
 
 
 def _outcome(decision: LoggedDecision, tier: str, call: Event | None, given: Given | None) -> Outcome:
     usage = call.usage if call is not None else None
+    cost = None if call is None or call.cost is None else call.cost.pico_usd
+    flawed = given is None and call is not None and call.error in FLAW_CODES.values()
+    kind = "escalate" if flawed else given and given.kind
     return Outcome(
         tier=tier,
         usage=Usage() if usage is None else Usage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens),
-        cost_pico_usd=None if call is None or call.cost is None else call.cost.pico_usd,
+        cost_pico_usd=None if cost is None or cost > MAX_COST_PICO_USD else cost,  # of no use beyond a million dollars
         propensity=decision.propensity if tier == decision.tier else None,
         acceptable=given and given.acceptable,
         score=given and given.score,
-        feedback=None if given is None or given.kind is None else Feedback(kind=given.kind),
+        feedback=None if kind is None else Feedback(kind=kind),
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +16,7 @@ from pydantic import (
 
 from serving.chat import Conversation, read_conversation
 from serving.errors import InputError
+from serving.ledger.feedback import FeedbackKind
 from serving.tiers import TierName
 
 MAX_TOKENS = 10**9  # far above any context window; sums of it stay within int64
@@ -80,7 +81,7 @@ class Usage(_Record):
 class Feedback(_Record):
     """What a user did with an answer instead of judging it."""
 
-    kind: Literal["regenerate", "escalate", "edit"]
+    kind: FeedbackKind
     comment: Text | None = None
 
 

@@ -56,6 +56,14 @@ class RejectFile:
         self.close()
 
 
+def rejects_path(home: Path, log: str) -> Path:
+    """Where the rejects of a log go by default, in a folder that is made: not beside the log, which may be read-only,
+    or where everybody can read."""
+    path = home / "rejects" / f"{Path(log).name.split('.')[0]}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 @dataclass
 class ReadReport:
     """What a reading gave. It grows while the log is read and is complete when the reading ends."""

@@ -5,22 +5,34 @@ process that made it; a call of unknown cost keeps it until the period ends, sin
 """
 
 import sqlite3
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 from serving.ledger.budgets import SCOPES, Budget, BudgetStatus, Spender
 from serving.ledger.events import Event
-from serving.ledger.sqlite.money import joined, split
-from serving.ledger.sqlite.rows import microseconds, time_of
+from serving.ledger.sqlite.money import PICO, USD, joined, split
+from serving.ledger.sqlite.rollups import UNSET, Rollups, day_of
+from serving.ledger.sqlite.rows import microseconds
 from serving.tiers import PICO_PER_USD
 
 _COLUMNS: Final = ("tenant", "scope", "value", "period", "zone", "limit_pico_usd", "hard", "alert_at")
 _SAME: Final = "tenant = :tenant AND scope = :scope AND value = :value AND period = :period"
 _OF: Final = " OR ".join(f"(scope = '{scope}' AND value = :{scope})" for scope in SCOPES)
 _FOR: Final = f"SELECT id, {', '.join(_COLUMNS)} FROM budgets WHERE tenant = :tenant AND ({_OF})"
+_EVERY: Final = f"SELECT id, {', '.join(_COLUMNS)} FROM budgets ORDER BY tenant, scope, value, period"
 _SPENT: Final = "SELECT spent_usd, spent_pico, told FROM budget_spend WHERE budget = ? AND begin_us = ?"
 _RESERVED: Final = (
     "SELECT COALESCE(SUM(pico_usd), 0) FROM reservations WHERE budget = ? AND begin_us = ? AND expires_us > ?"
+)
+
+_SUM_OF_DAYS: Final = (
+    f"SELECT SUM(cost{USD}), SUM(cost{PICO}) FROM rollups "
+    "WHERE dimension = ? AND day >= ? AND day < ? AND tenant = ? AND value = ?"
+)
+_SUM_OF_EVENTS: Final = (
+    f"SELECT SUM(cost_pico_usd / {PICO_PER_USD}), SUM(cost_pico_usd % {PICO_PER_USD}) FROM events "
+    "WHERE time_us >= ? AND time_us < ? AND tenant = ?"
 )
 
 
@@ -47,24 +59,29 @@ def remove(connection: sqlite3.Connection, budget: Budget) -> bool:
 
 def every(connection: sqlite3.Connection) -> list[Budget]:
     """All budgets."""
-    query = f"SELECT id, {', '.join(_COLUMNS)} FROM budgets ORDER BY tenant, scope, value, period"
-    return [budget for _, budget in map(_budget, connection.execute(query))]
+    return [budget for _, budget in map(_budget, connection.execute(_EVERY))]
 
 
-def status(connection: sqlite3.Connection, now: datetime) -> list[BudgetStatus]:
+def status(connection: sqlite3.Connection, sums: Rollups, now: datetime) -> list[BudgetStatus]:
     """All budgets in the period that it is now; writes what a period begins with."""
-    query = f"SELECT id, {', '.join(_COLUMNS)} FROM budgets ORDER BY tenant, scope, value, period"
-    return [_status(connection, id_, budget, now) for id_, budget in map(_budget, connection.execute(query).fetchall())]
+    rows = connection.execute(_EVERY).fetchall()
+    return [_status(connection, sums, number, budget, now) for number, budget in map(_budget, rows)]
 
 
 def reserve(
-    connection: sqlite3.Connection, id_: str, who: Spender, pico_usd: int, now: datetime, ttl: timedelta
+    connection: sqlite3.Connection,
+    sums: Rollups,
+    id_: str,
+    who: Spender,
+    pico_usd: int,
+    now: datetime,
+    ttl: timedelta,
 ) -> BudgetStatus | None:
     """Hold the amount against every hard budget of the spender, or against none: then the one that is used up."""
     expires = microseconds(now + ttl)
     held = []
     for number, budget in _matching(connection, who):
-        found = _status(connection, number, budget, now)
+        found = _status(connection, sums, number, budget, now)
         if budget.hard and (found.left_pico_usd < pico_usd or found.left_pico_usd <= 0):
             return found
         if budget.hard:
@@ -80,43 +97,43 @@ def release(connection: sqlite3.Connection, id_: str, tenant: str) -> None:
     connection.execute("DELETE FROM reservations WHERE id = ? AND tenant = ?", (id_, tenant))
 
 
-def spend(connection: sqlite3.Connection, event: Event, before: Event | None) -> list[BudgetStatus]:
+def keep(connection: sqlite3.Connection, id_: str, tenant: str) -> None:
+    """Hold it until the period ends: what the call cost is unknown."""
+    connection.execute("UPDATE reservations SET expires_us = ? WHERE id = ? AND tenant = ?", (2**62, id_, tenant))
+
+
+def spend(connection: sqlite3.Connection, sums: Rollups, event: Event, before: Event | None) -> list[BudgetStatus]:
     """Count an event that was just written, in place of what it was before; gives budgets that are to be told of."""
     to_tell = []
-    who = Spender(event.tenant, event.team, event.feature, event.user)
+    who = Spender(event.tenant, event.team, event.feature, event.user, event.api_key)
     change = _cost(event) - (0 if before is None else _cost(before))
     for number, budget in _matching(connection, who):
-        begin, end = (microseconds(bound) for bound in budget.bounds(event.time))
-        row = connection.execute(_SPENT, (number, begin)).fetchone()
+        begin, end = budget.bounds(event.time)
+        begin_us = microseconds(begin)
+        row = connection.execute(_SPENT, (number, begin_us)).fetchone()
         if row is None:
-            row = _begin(connection, number, budget, begin, end)  # with the event in it
+            row = _begin(connection, sums, number, budget, begin, end)  # with the event in it
         else:
             row = (*split(joined(row[0], row[1]) + change), row[2])
-            _set(connection, number, begin, row)
+            _set(connection, number, begin_us, row)
         spent, told = joined(row[0], row[1]), row[2]
         level = (spent >= budget.alert_at * budget.limit_pico_usd) + (spent >= budget.limit_pico_usd)
         if level > told:
-            _set(connection, number, begin, (row[0], row[1], level))
-            to_tell.append(BudgetStatus(budget, spent, 0, time_of(end)))
+            _set(connection, number, begin_us, (row[0], row[1], level))
+            to_tell.append(BudgetStatus(budget, spent, 0, end))
     _settle(connection, event)
     return to_tell
 
 
 def _settle(connection: sqlite3.Connection, event: Event) -> None:
-    if event.status == "started":
+    if event.status == "started" or event.wasted:  # of a wasted attempt, another follows that needs what is held
         return
-    for id_ in {event.decision_id, event.key} - {None}:
-        if event.cost is None and event.status == "ok":
-            connection.execute(
-                "UPDATE reservations SET expires_us = ? WHERE id = ? AND tenant = ?", (2**62, id_, event.tenant)
-            )
-        else:
-            connection.execute("DELETE FROM reservations WHERE id = ? AND tenant = ?", (id_, event.tenant))
+    for id_ in {event.decision_id or event.key, event.key}:
+        (keep if event.cost is None else release)(connection, id_, event.tenant)
 
 
 def _matching(connection: sqlite3.Connection, who: Spender) -> list[tuple[int, Budget]]:
-    asked = {"tenant": who.tenant, "team": who.team, "feature": who.feature, "user": who.user}
-    return [_budget(row) for row in connection.execute(_FOR, asked).fetchall()]
+    return [_budget(row) for row in connection.execute(_FOR, asdict(who)).fetchall()]
 
 
 def _budget(row: tuple[Any, ...]) -> tuple[int, Budget]:
@@ -124,27 +141,32 @@ def _budget(row: tuple[Any, ...]) -> tuple[int, Budget]:
     return number, Budget(**dict(zip(_COLUMNS, values, strict=True)))
 
 
-def _status(connection: sqlite3.Connection, number: int, budget: Budget, now: datetime) -> BudgetStatus:
+def _status(connection: sqlite3.Connection, sums: Rollups, number: int, budget: Budget, now: datetime) -> BudgetStatus:
     begin, end = budget.bounds(now)
     at = (number, microseconds(begin))
-    row = connection.execute(_SPENT, at).fetchone() or _begin(
-        connection, number, budget, microseconds(begin), microseconds(end)
-    )
+    row = connection.execute(_SPENT, at).fetchone() or _begin(connection, sums, number, budget, begin, end)
     (reserved,) = connection.execute(_RESERVED, (*at, microseconds(now.astimezone(UTC)))).fetchone()
     return BudgetStatus(budget, joined(row[0], row[1]), reserved, end)
 
 
 def _begin(
-    connection: sqlite3.Connection, number: int, budget: Budget, begin_us: int, end_us: int
+    connection: sqlite3.Connection, sums: Rollups, number: int, budget: Budget, begin: datetime, end: datetime
 ) -> tuple[int, int, int]:
-    """What the events of the period amount to, the first time it is asked for."""
-    usd, pico = connection.execute(
-        f"SELECT SUM(cost_pico_usd / {PICO_PER_USD}), SUM(cost_pico_usd % {PICO_PER_USD}) FROM events "
-        f"WHERE time_us >= ? AND time_us < ? AND tenant = ? AND {budget.scope} = ?",
-        (begin_us, end_us, budget.tenant, budget.value),
-    ).fetchone()
-    row = (*split(joined(usd, pico)), 0)
-    _set(connection, number, begin_us, row)
+    """What the period amounts to, the first time it is asked for: whole days of UTC by their sums, which a month of
+    millions of events needs, and what is before and after them by the events."""
+    sums.write(connection)
+    first = day_of(begin) + (begin.time() != time.min)
+    last = max(day_of(end), first)  # not in it
+    whole = [datetime.combine(date.fromordinal(day), time.min, UTC) for day in (first, last)]
+    edges = [(begin, end)] if first == last else [(begin, whole[0]), (whole[1], end)]
+    of_scope = f"{_SUM_OF_EVENTS} AND {budget.scope} = ?"
+    dimension, value = ("total", UNSET) if budget.scope == "tenant" else (budget.scope, budget.value)
+    parts = connection.execute(_SUM_OF_DAYS, (dimension, first, last, budget.tenant, value)).fetchall()
+    for bounds in edges:
+        at = tuple(map(microseconds, bounds))
+        parts += connection.execute(of_scope, (*at, budget.tenant, budget.value)).fetchall()
+    row = (*split(sum(joined(*part) for part in parts)), 0)
+    _set(connection, number, microseconds(begin), row)
     return row
 
 

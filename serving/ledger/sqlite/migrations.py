@@ -8,7 +8,7 @@ from typing import Final
 
 from serving.errors import LedgerError
 
-_BUSY_S: Final = 10.0  # another worker's group commit takes some ms; a backup or a slow disk takes longer
+BUSY_S: Final = 10.0  # another worker's group commit takes some ms; a backup or a slow disk takes longer
 
 EVENTS = """
 CREATE TABLE events (
@@ -112,13 +112,53 @@ CREATE INDEX reservations_by_budget ON reservations (budget, begin_us);
 CREATE INDEX reservations_by_expiry ON reservations (expires_us);
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (EVENTS + ROLLUPS, REQUEST_LOG, BUDGETS)
+NAMES = """
+CREATE INDEX events_by_user ON events (user) WHERE user IS NOT NULL;
+CREATE INDEX events_by_session ON events (session_id) WHERE session_id IS NOT NULL;
+"""
+
+_ESTIMATED_BY: Final = {"total": "''", **{name: name for name in ("kind", "model", "tier", "feature", "team", "user")}}
+ESTIMATED = (
+    "ALTER TABLE rollups ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0;"
+    "CREATE INDEX estimated_events ON events (time_us) WHERE usage_estimated;"  # one look at all events, not seven
+    + "".join(
+        f"UPDATE rollups SET estimated = found.events FROM ("
+        f"SELECT time_us / 86400000000 + 719163 AS day, tenant, COALESCE({column}, '') AS value, COUNT(*) AS events "
+        f"FROM events WHERE usage_estimated GROUP BY 1, 2, 3) AS found "
+        f"WHERE dimension = '{dimension}' AND rollups.day = found.day AND rollups.tenant = found.tenant "
+        f"AND rollups.value = found.value;"
+        for dimension, column in _ESTIMATED_BY.items()
+    )
+    + "DROP INDEX estimated_events;"
+)
+
+KEYS = """
+CREATE TABLE keys (
+    digest BLOB PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    name TEXT,
+    tenant TEXT NOT NULL,
+    scopes TEXT NOT NULL,
+    models TEXT,
+    requests_per_minute INTEGER, tokens_per_minute INTEGER,
+    created_us INTEGER NOT NULL, revoked_us INTEGER
+);
+ALTER TABLE events ADD COLUMN api_key TEXT;
+ALTER TABLE events ADD COLUMN processing TEXT;
+CREATE TEMP TABLE keyless AS SELECT * FROM rollups WHERE dimension = 'total';
+UPDATE keyless SET dimension = 'api_key';
+INSERT INTO rollups SELECT * FROM keyless;
+DROP TABLE keyless;
+"""
+"""What was recorded before there were keys came with none."""
+
+MIGRATIONS: Final[tuple[str, ...]] = (EVENTS + ROLLUPS, REQUEST_LOG, BUDGETS, NAMES, ESTIMATED, KEYS)
 
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection to the file, to be used by one thread; what it commits survives a crash. Raises LedgerError."""
     try:
-        connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten with zeros

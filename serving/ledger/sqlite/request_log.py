@@ -13,7 +13,7 @@ from serving.ledger.request_log import Logged, LoggedDecision, Matched
 from serving.ledger.sqlite.rows import COLUMNS, event_of, microseconds, time_of
 
 _PAGE: Final = 500
-_EXPIRED_AT_ONCE: Final = 5_000  # some tens of ms, which other writes wait
+_EXPIRED_AT_ONCE: Final = 500  # a few ms, which other writes wait; where texts are long, more
 _NAMES: Final = tuple(field.name for field in fields(LoggedDecision))
 _DECISION: Final = tuple("time_us" if name == "time" else name for name in _NAMES)
 _FEEDBACK: Final = ("tenant", "about", "time_us", "acceptable", "score", "kind", "comment")
@@ -21,6 +21,18 @@ _EVENT: Final = ", ".join(f"events.{name}" for name in COLUMNS)
 
 _IDS: Final = ("key", "completion_id", "request_id", "decision_id")
 """Of an event: what feedback may name it by."""
+EVENT_NAMED: Final = " UNION ALL ".join(
+    f"SELECT 1 FROM events WHERE tenant = :tenant AND {name} = :id" for name in _IDS
+)
+_OWNER: Final = """
+SELECT id FROM decisions WHERE tenant = :tenant AND id IN (
+    SELECT id FROM decisions WHERE request_id = :request
+    UNION ALL SELECT decision_id FROM events WHERE request_id = :request AND tenant = :tenant
+) ORDER BY EXISTS (
+    SELECT 1 FROM events WHERE decision_id = decisions.id AND events.tenant = decisions.tenant AND status = 'ok'
+) DESC, seq DESC LIMIT 1
+"""
+"""Of several decisions on one request, the one that feedback on the request is about: the last that was answered."""
 
 
 def insert(connection: sqlite3.Connection, decision: LoggedDecision) -> None:
@@ -39,8 +51,7 @@ def insert_feedback(connection: sqlite3.Connection, given: Feedback) -> Matched 
     decision = "SELECT 1 FROM decisions WHERE (id = :id OR request_id = :id) AND tenant = :tenant"
     if connection.execute(decision, asked).fetchone():
         return "decision"
-    call = f"SELECT 1 FROM events WHERE tenant = :tenant AND ({' OR '.join(f'{name} = :id' for name in _IDS)})"
-    return "call" if connection.execute(call, asked).fetchone() else None
+    return "call" if connection.execute(EVENT_NAMED, asked).fetchone() else None
 
 
 def read(connection: sqlite3.Connection) -> Iterator[Logged]:
@@ -55,7 +66,11 @@ def read(connection: sqlite3.Connection) -> Iterator[Logged]:
         given = _feedback(connection, named)
         for decision in decisions:
             made = calls[decision.tenant, decision.id]
-            about = [one for id_ in _ids(decision, made) for one in given[decision.tenant, id_]]
+            requests = {id_ for id_ in (decision.request_id, *(call.request_id for call in made)) if id_ is not None}
+            others = {
+                id_ for id_ in requests if given[decision.tenant, id_] and _is_of_another(connection, decision, id_)
+            }
+            about = [one for id_ in _ids(decision, made) - others for one in given[decision.tenant, id_]]
             yield Logged(decision, tuple(made), tuple(feedback for _, feedback in sorted(about, key=lambda of: of[0])))
 
 
@@ -106,6 +121,12 @@ def _feedback(
                        comment=comment)  # fmt: skip
         found[tenant, id_].append((seq, one))
     return found
+
+
+def _is_of_another(connection: sqlite3.Connection, decision: LoggedDecision, request: str) -> bool:
+    """Whether feedback on the request is about another decision than this one of it."""
+    owner = connection.execute(_OWNER, {"tenant": decision.tenant, "request": request}).fetchone()
+    return bool(owner != (decision.id,))
 
 
 def _ids(decision: LoggedDecision, calls: Iterable[Event]) -> set[str]:

@@ -8,9 +8,9 @@ from typing import Final
 from serving.ledger.events import SAVINGS, Event
 from serving.ledger.sqlite.money import PICO, USD, added, split
 
-DIMENSIONS: Final = ("total", "kind", "model", "tier", "feature", "team", "user")
+DIMENSIONS: Final = ("total", "kind", "model", "tier", "feature", "team", "user", "api_key")
 COUNTS: Final = (
-    "requests", "unpriced_requests", "events", "unpriced", "unmetered", "input_tokens", "output_tokens",
+    "requests", "unpriced_requests", "events", "unpriced", "unmetered", "estimated", "input_tokens", "output_tokens",
 )  # fmt: skip
 MONEY: Final = ("cost", "spent_on_saving", *(f"saved_{kind}" for kind in SAVINGS))
 SUMMED: Final = (*COUNTS, *MONEY)
@@ -36,13 +36,10 @@ class Rollups:
             for i, amount in amounts:
                 sums[i] += amount
 
-    def clear(self) -> None:
-        """Start anew, after a `write`."""
-        self._sums.clear()
-
     def write(self, connection: sqlite3.Connection) -> None:
-        """Add the sums to the table."""
+        """Add the sums to the table, and start anew."""
         connection.executemany(_UPSERT, (_row(key, sums) for key, sums in self._sums.items() if any(sums)))
+        self._sums.clear()
 
 
 def day_of(time: datetime) -> int:
@@ -64,6 +61,7 @@ def _amounts(event: Event) -> tuple[int, ...]:
         1,
         unpriced,
         not costs_nothing and not _metered(event),
+        event.usage_estimated,
         0 if usage is None else usage.input_tokens or 0,
         0 if usage is None else usage.output_tokens or 0,
         cost,

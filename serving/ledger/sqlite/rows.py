@@ -1,6 +1,7 @@
 """An event as a row of the table, and back."""
 
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any, Final
 
 from serving.ledger.events import SAVINGS, Cost, Event
@@ -8,11 +9,12 @@ from serving.ledger.usage import Usage
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PLAIN: Final = (
-    "tenant", "key", "kind", "status", "request_id", "completion_id", "decision_id", "team", "feature", "user",
-    "session_id", "model_asked", "model", "provider", "tier", "latency_ms", "usage_estimated", "cached", "wasted",
-    "error",
+    "tenant", "api_key", "key", "kind", "status", "request_id", "completion_id", "decision_id", "team", "feature",
+    "user", "session_id", "model_asked", "model", "provider", "tier", "latency_ms", "processing", "usage_estimated",
+    "cached", "wasted", "error",
 )  # fmt: skip
 _USAGE: Final = tuple(Usage.model_fields)
+_plain, _tokens = attrgetter(*_PLAIN), attrgetter(*_USAGE)
 COLUMNS: Final = (*_PLAIN, *_USAGE, "time_us", "cost_pico_usd", "price_source", "price_dated",
                   *(f"saved_{kind}" for kind in SAVINGS))  # fmt: skip
 
@@ -31,8 +33,8 @@ def row_of(event: Event) -> tuple[Any, ...]:
     """The values of `COLUMNS`."""
     usage, cost = event.usage, event.cost
     return (
-        *(getattr(event, name) for name in _PLAIN),
-        *((None,) * len(_USAGE) if usage is None else (getattr(usage, name) for name in _USAGE)),
+        *_plain(event),
+        *((None,) * len(_USAGE) if usage is None else _tokens(usage)),
         microseconds(event.time),
         *((None, None, None) if cost is None else (cost.pico_usd, cost.source, cost.dated)),
         *(event.saved.get(kind) for kind in SAVINGS),

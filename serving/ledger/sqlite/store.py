@@ -9,17 +9,19 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from serving.api_key import ApiKey
 from serving.errors import LedgerError
 from serving.ledger.budgets import Budget, BudgetStatus, Spender
 from serving.ledger.events import SAVINGS, Event
 from serving.ledger.feedback import Feedback
 from serving.ledger.request_log import Forgettable, Forgotten, Logged, LoggedDecision, Matched
-from serving.ledger.sqlite import budgets, request_log
+from serving.ledger.sqlite import api_keys, budgets, request_log
 from serving.ledger.sqlite.forget import forget
-from serving.ledger.sqlite.migrations import connect, migrate
+from serving.ledger.sqlite.migrations import BUSY_S, connect, migrate
 from serving.ledger.sqlite.money import PICO, USD, joined
 from serving.ledger.sqlite.rollups import COUNTS, DIMENSIONS, MONEY, UNSET, Rollups
 from serving.ledger.sqlite.rows import COLUMNS, event_of, microseconds, row_of
+from serving.ledger.sqlite.turns import Turns
 from serving.ledger.sqlite.writer import GroupCommit
 from serving.ledger.store import Totals
 
@@ -29,7 +31,9 @@ INSERT: Final = (
     f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "
     "ON CONFLICT (tenant, key) DO NOTHING"
 )
-_SETTLED: Final = tuple(name for name in COLUMNS if name not in ("tenant", "key", "time_us"))
+_KEPT: Final = ("time", "user", "session_id", "request_id")
+"""Of an event that is settled, these stay as they are: its names may have been forgotten since it was started."""
+_SETTLED: Final = tuple(name for name in COLUMNS if name not in ("tenant", "key"))
 _SETTLE: Final = f"UPDATE events SET {', '.join(f'{name} = ?' for name in _SETTLED)} WHERE tenant = ? AND key = ?"
 _STARTED: Final = f"SELECT {', '.join(COLUMNS)} FROM events WHERE tenant = ? AND key = ? AND status = 'started'"
 
@@ -40,16 +44,18 @@ _Write = Callable[[Rollups], Any]
 class SqliteLedger:
     """A `LedgerStore`. Several processes may have the same file open.
 
-    Raises LedgerError when the file cannot be made, opened or brought up to date.
+    busy_s: for how long another process may keep it from writing. Raises LedgerError when the file cannot be made,
+    opened or brought up to date.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, busy_s: float = BUSY_S) -> None:
         migrate(path)
         self._path = path
         self._connection = connect(path)
         self._budgeted = False
         self._to_tell: deque[BudgetStatus] = deque(maxlen=_MOST_TO_TELL)
-        self._writer: GroupCommit[_Write, Any] = GroupCommit(self._connection, self._write)
+        self._turns = Turns(path, self._connection, busy_s)
+        self._writer: GroupCommit[_Write, Any] = GroupCommit(self._connection, self._turns.begin, self._write)
 
     @property
     def problem(self) -> str | None:
@@ -75,11 +81,13 @@ class SqliteLedger:
 
     def forget(self, what: Forgettable, value: str, *, tenant: str | None = None) -> Forgotten:
         """Delete what is known of a request, session or user; see `LedgerStore`."""
-        forgotten: Forgotten = self._writer.submit(
-            lambda sums: forget(self._connection, sums, what, value, tenant)
-        ).result()
+        total = Forgotten(0, 0, 0)
+        while any(
+            part := self._writer.submit(lambda sums: forget(self._connection, sums, what, value, tenant)).result()
+        ):
+            total = Forgotten(*(sum(pair) for pair in zip(total, part, strict=True)))
         self._overwrite_wal()
-        return forgotten
+        return total
 
     def expire(self, before: datetime) -> int:
         """Delete old decisions and feedback; see `LedgerStore`."""
@@ -120,9 +128,28 @@ class SqliteLedger:
                 yield from (event_of(row[1:]) for row in rows)
                 last = rows[-1][time], rows[-1][0]
 
+    def event(self, key: str, tenant: str) -> Event:
+        """The event of a key; see `LedgerStore`."""
+        query = f"SELECT {', '.join(COLUMNS)} FROM events WHERE tenant = ? AND key = ?"
+        with self._reader() as reader:
+            return event_of(reader.execute(query, (tenant, key)).fetchone())
+
+    def add_key(self, key: ApiKey, digest: bytes) -> None:
+        """Keep a new key; see `LedgerStore`."""
+        self._writer.submit(lambda _: api_keys.insert(self._connection, key, digest)).result()
+
+    def revoke_key(self, id_: str, time: datetime) -> bool:
+        """From now on it opens nothing; see `LedgerStore`."""
+        return bool(self._writer.submit(lambda _: api_keys.revoke(self._connection, id_, time)).result())
+
+    def keys(self) -> dict[bytes, ApiKey]:
+        """All of them; see `LedgerStore`."""
+        with self._reader() as reader:
+            return api_keys.every(reader)
+
     def set_budget(self, budget: Budget) -> None:
         """Set it, or change the one of the same scope and period; see `LedgerStore`."""
-        self._writer.submit(lambda _: budgets.put(self._connection, budget)).result()
+        self._writer.submit(lambda _: self._put_budget(budget)).result()
 
     def remove_budget(self, budget: Budget) -> bool:
         """Take it away; see `LedgerStore`."""
@@ -135,18 +162,24 @@ class SqliteLedger:
 
     def budget_status(self, now: datetime) -> list[BudgetStatus]:
         """What is left of each; see `LedgerStore`."""
-        found: list[BudgetStatus] = self._writer.submit(lambda _: budgets.status(self._connection, now)).result()
+        found: list[BudgetStatus] = self._writer.submit(
+            lambda sums: budgets.status(self._connection, sums, now)
+        ).result()
         return found
 
     def reserve(
         self, id_: str, who: Spender, pico_usd: int, now: datetime, ttl: timedelta
     ) -> "Future[BudgetStatus | None]":
         """Hold an amount for a call; see `LedgerStore`."""
-        return self._writer.submit(lambda _: budgets.reserve(self._connection, id_, who, pico_usd, now, ttl))
+        return self._writer.submit(lambda sums: budgets.reserve(self._connection, sums, id_, who, pico_usd, now, ttl))
 
     def release(self, id_: str, tenant: str) -> "Future[None]":
         """Let go of it; see `LedgerStore`."""
         return self._writer.submit(lambda _: budgets.release(self._connection, id_, tenant))
+
+    def keep(self, id_: str, tenant: str) -> "Future[None]":
+        """Hold it until the period ends; see `LedgerStore`."""
+        return self._writer.submit(lambda _: budgets.keep(self._connection, id_, tenant))
 
     def to_tell(self) -> list[BudgetStatus]:
         """Budgets that have come near their limit or passed it; see `LedgerStore`."""
@@ -159,6 +192,7 @@ class SqliteLedger:
         """Write what is waiting and let go."""
         self._writer.close()
         self._connection.close()
+        self._turns.close()
 
     def _write(self, jobs: "list[_Write]") -> list[Any]:
         """Inside a transaction."""
@@ -172,7 +206,7 @@ class SqliteLedger:
         row = row_of(event)
         if self._connection.execute(INSERT, row).rowcount:
             sums.add(event)
-            self._spend(event, None)
+            self._spend(event, None, sums)
             return True
         if event.status == "started":
             return False
@@ -180,25 +214,32 @@ class SqliteLedger:
         if started is None:
             return False
         before = event_of(started)
-        values = dict(zip(COLUMNS, row, strict=True))
+        settled = _settled(event, before)
+        values = dict(zip(COLUMNS, row_of(settled), strict=True))
         self._connection.execute(_SETTLE, (*(values[name] for name in _SETTLED), event.tenant, event.key))
         sums.add(before, -1)
-        settled = event.model_copy(update={"time": before.time})
         sums.add(settled)
-        self._spend(settled, before)
+        self._spend(settled, before, sums)
         return True
 
-    def _spend(self, event: Event, before: Event | None) -> None:
+    def _put_budget(self, budget: Budget) -> None:
+        budgets.put(self._connection, budget)
+        self._budgeted = True  # for events in the same group
+
+    def _spend(self, event: Event, before: Event | None, sums: Rollups) -> None:
         if self._budgeted:
-            self._to_tell.extend(budgets.spend(self._connection, event, before))
+            self._to_tell.extend(budgets.spend(self._connection, sums, event, before))
 
     def _overwrite_wal(self) -> None:
         """What was deleted is zeros in the file; its earlier pages would stay in the log beside it until it is reused.
 
         Raises LedgerError when another process kept it in use all along.
         """
-        with closing(connect(self._path)) as connection:
-            (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        try:
+            with closing(connect(self._path)) as connection:
+                (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self._path}: deleted, but its write-ahead log cannot be emptied: {error}") from None
         if busy:
             raise LedgerError(
                 f"{self._path}: deleted, but the write-ahead log beside it is in use and may hold it still; try again"
@@ -213,6 +254,14 @@ class SqliteLedger:
                 yield reader
             except sqlite3.Error as error:
                 raise LedgerError(f"{self._path}: cannot be read: {error}") from None
+
+
+def _settled(event: Event, before: Event) -> Event:
+    """A started event as it is to be from now on, without the names that were forgotten since it was started."""
+    kept = {name: getattr(before, name) for name in _KEPT}
+    if any(getattr(event, name) is not None and of is None for name, of in kept.items()):
+        kept["completion_id"] = None
+    return event.model_copy(update=kept)
 
 
 def _totals(row: tuple[int | str | None, ...]) -> Totals:

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 _MOST_WAITING: Final = 10_000  # jobs; beyond, the disk has stopped, and memory must not fill
 _MOST_TOGETHER: Final = 1_000
+_MOST_DELAYED: Final = 2_000  # jobs that nobody waits for are refused first: they hold texts, and are worth less
+_ENOUGH: Final = 200  # delayed jobs are worth a commit of their own
 _TRY_AGAIN_S: Final = 1.0
 
 Job = TypeVar("Job")
@@ -27,12 +29,16 @@ Answer = TypeVar("Answer")
 class GroupCommit(Generic[Job, Answer]):
     """Jobs in, answers out once they are on disk.
 
-    write: carries out jobs inside a transaction, one answer for each. connection: used by this thread alone.
+    begin: begins a transaction, when it is its turn. write: carries out jobs inside it, one answer for each.
+    connection: used by this thread alone.
     """
 
-    def __init__(self, connection: sqlite3.Connection, write: Callable[[list[Job]], list[Answer]]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, begin: Callable[[], None], write: Callable[[list[Job]], list[Answer]]
+    ) -> None:
         self.problem: str | None = None
         self._connection = connection
+        self._begin = begin
         self._write = write
         self._waiting: deque[tuple[Job, Future[Answer]]] = deque()
         self._wake = threading.Condition()
@@ -43,17 +49,19 @@ class GroupCommit(Generic[Job, Answer]):
     def submit(self, job: Job, *, at_once: bool = True) -> "Future[Answer]":
         """The answer to come. It raises LedgerError when the job could not be written: it then left no trace.
 
-        at_once: otherwise it waits for the next job that cannot, a second at most, which spares it a commit of its own.
+        at_once: otherwise it waits for the next job that cannot, a second at most, which spares it a commit of its own;
+        and is refused sooner where the disk does not keep up.
         """
         future: Future[Answer] = Future()
         future.set_running_or_notify_cancel()  # what is handed over will be written: it cannot be cancelled
         with self._wake:
-            if self._closing or len(self._waiting) >= _MOST_WAITING:
-                why = "is closed" if self._closing else f"does not keep up: {_MOST_WAITING} writes wait"
+            most = _MOST_WAITING if at_once else _MOST_DELAYED
+            if self._closing or len(self._waiting) >= most:
+                why = "is closed" if self._closing else f"does not keep up: {most} writes wait"
                 future.set_exception(LedgerError(f"the ledger {why}"))
                 return future
             self._waiting.append((job, future))
-            if at_once:
+            if at_once or len(self._waiting) >= _ENOUGH:
                 self._wake.notify()
         return future
 
@@ -77,7 +85,7 @@ class GroupCommit(Generic[Job, Answer]):
 
     def _commit(self, group: list[tuple[Job, Future[Answer]]]) -> None:
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._begin()
             answers = self._write([job for job, _ in group])
             if not group:  # an empty transaction touches no disk
                 self._connection.execute(f"PRAGMA user_version = {self._version()}")
