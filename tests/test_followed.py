@@ -106,8 +106,9 @@ def test_a_defect_is_told_apart_from_a_client_that_left(
     # No input is known that ends in a defect.
     monkeypatch.setattr("serving.http.openai.read_job", lambda *_: 1 / 0)
     with gateway(tmp_path, bundle, stand_in) as url, client_of(url) as through:
-        with pytest.raises(openai.InternalServerError):
+        with pytest.raises(openai.InternalServerError) as defect:
             ask(through, messages=SAID)
+        assert defect.value.response.headers["connection"] == "close"
         stand_in.latency_s = 5
         monkeypatch.undo()
         with pytest.raises(openai.APITimeoutError):

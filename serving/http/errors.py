@@ -101,4 +101,8 @@ def on_client_gone(_request: Request, _error: Exception) -> Response:
 def on_unexpected_error(request: Request, error: Exception) -> Response:
     """500: the traceback goes to the log, never what the client sent."""
     logger.error("unexpected error in %s %s", request.method, request.url.path, exc_info=error)
-    return JSONResponse({"error": error_object("internal error", "api_error", None)}, status_code=500)
+    return JSONResponse(
+        {"error": error_object("internal error", "api_error", None)},
+        status_code=500,
+        headers={"Connection": "close"},  # the server closes it after a defect: a client that kept it would lose a call
+    )
