@@ -5,7 +5,7 @@ import math
 import random
 import time
 from contextlib import AsyncExitStack
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
 
@@ -16,7 +16,6 @@ from serving.escalate_entry import Flaw
 from serving.job import Call
 from serving.upstream.attempt import Answer, Upstreams
 from serving.upstream.breaker import Breakers, Trial, is_outage
-from serving.upstream.events import Seen, seen_in
 
 _BACKOFF_S: Final = 0.25  # before the second attempt, half of it on average; twice as long before each further one
 _EARLY_S: Final = 0.01  # by which an event loop may say that time is up
@@ -26,22 +25,22 @@ _LONG_WAIT_S: Final = 2.0  # that a provider asks for: another model is asked in
 class Found(NamedTuple):
     """An answer, by whom and by which attempt, and when it came by the monotonic clock.
 
-    trial: leave of the model's breaker, to be told how a stream ends. seen: what it says, if it came whole. flaw: what
-    is wrong with it, of what is escalated for.
+    trial: leave of the model's breaker, to be told how a stream ends. said: the JSON object of one that came whole.
+    flaw: what is wrong with it, of what is escalated for.
     """
 
     candidate: Candidate
     trial: Trial
     attempt: Attempt
     answer: Answer
-    seen: Seen | None
+    said: dict[str, Any] | None
     came_s: float
     flaw: Flaw | None = None
 
     @property
     def whole(self) -> bool:
         """Whether it is an answer that came whole, and no refusal of the request."""
-        return self.answer.status == 200 and self.seen is not None
+        return self.answer.status == 200 and self.said is not None
 
 
 class Attempts:
@@ -81,7 +80,7 @@ class Attempts:
             body = to_json({**call.job.payload, "model": candidate.model})
             try:
                 answer = await stack.enter_async_context(self._upstreams.call(candidate.upstream, call.job.path, body))
-                found = Found(candidate, trial, attempt, answer, _seen(answer), time.monotonic())
+                found = Found(candidate, trial, attempt, answer, _said(answer), time.monotonic())
                 if found.whole:
                     trial.end("succeeded")
                 return found
@@ -134,8 +133,8 @@ class Attempts:
         return attempt
 
 
-def _seen(answer: Answer) -> Seen | None:
-    """What an answer says that came whole. Raises UpstreamError when it is no JSON object."""
+def _said(answer: Answer) -> dict[str, Any] | None:
+    """The JSON object of an answer that came whole. Raises UpstreamError when it is none."""
     if answer.body is None:
         return None
     try:
@@ -144,7 +143,7 @@ def _seen(answer: Answer) -> Seen | None:
         raise UpstreamError("malformed", "the answer is no JSON") from None
     if not isinstance(said, dict):
         raise UpstreamError("malformed", "the answer is no JSON object")
-    return seen_in(said)
+    return said
 
 
 def _wait(error: UpstreamError, number: int) -> float:

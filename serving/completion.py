@@ -22,6 +22,7 @@ from serving.ledger.events import Cost
 from serving.ledger.report import usd
 from serving.spending import Spending, refuse
 from serving.upstream.breaker import Breakers
+from serving.upstream.events import seen_in
 
 _OTHER: Final = "other"
 _USUAL_ANSWER_TOKENS: Final = 1_000  # held for the answer of a model asked by its name, where the request has no limit
@@ -160,17 +161,19 @@ class Completions:
 
     def _book(self, found: Found, *, wasted: bool = False) -> Settled:
         """Settle the attempt. wasted: another answer is given."""
-        if found.seen is None or not found.whole:
+        if found.said is None or not found.whole:
             return self._booking.failed(found.attempt, found.answer.status, wasted=wasted)
         code = None if found.flaw is None else FLAW_CODES[found.flaw]
-        return self._booking.answered(found.attempt, found.seen, error=code, wasted=wasted, came_s=found.came_s)
+        return self._booking.answered(
+            found.attempt, seen_in(found.said), error=code, wasted=wasted, came_s=found.came_s
+        )
 
     async def _judged(self, call: Call, found: Found) -> Found:
         """The answer with its flaw, if it is looked for."""
-        asked, body = call.job.asked, found.answer.body
-        if call.decision is None or asked is None or body is None or not found.whole:
+        asked, said = call.job.asked, found.said
+        if call.decision is None or asked is None or said is None or not found.whole:
             return found
-        return found._replace(flaw=await self._escalation.flaw(asked, call.decision, call.job.payload, body))
+        return found._replace(flaw=await self._escalation.flaw(asked, call.decision, call.job.payload, said))
 
     async def _stronger(self, call: Call, found: Found) -> Found | None:
         """What the next tier that can take the request answers, whole; None where it is not asked, or does not.

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from pydantic_core import from_json
-
 from serving.deciding import Asked
 from serving.escalate_entry import EscalateEntry, Flaw
 from serving.routing.router import Decision
@@ -24,15 +22,16 @@ class Escalation:
         self._entry = entry
         self._checking = ThreadPoolExecutor(1, thread_name_prefix="checker")  # of slow schemas one at a time
 
-    async def flaw(self, asked: Asked, decision: Decision, payload: Mapping[str, Any], body: bytes) -> Flaw | None:
-        """What is wrong with the whole answer `body`, a JSON object, of the flaws that are escalated for.
+    async def flaw(
+        self, asked: Asked, decision: Decision, payload: Mapping[str, Any], answer: Mapping[str, Any]
+    ) -> Flaw | None:
+        """What is wrong with the whole `answer`, of the flaws that are escalated for.
 
         A pinned request has the tier that the operator wants, whatever comes of it.
         """
         among = self._entry.under(asked.policy.name)
         if not among or decision.reason == "pinned":
             return None
-        answer = from_json(body)
         if "schema" not in among or form_asked(payload) is None:
             return flaw_in(answer, payload, among)
         looking = asyncio.get_running_loop().run_in_executor(self._checking, flaw_in, answer, payload, among)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, TypeVar
+from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -10,7 +10,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from serving.answer_stream import AnswerStream
-from serving.completion import Completions
+from serving.completion import Completions, Reply
 from serving.deciding import AUTO, Decider
 from serving.http.auth import key_of
 from serving.http.body import as_object, read_json
@@ -20,8 +20,6 @@ from serving.settings import Settings
 from serving.upstream.attempt import Upstreams
 
 _PATHS: Final[tuple[Path, ...]] = ("/chat/completions", "/responses", "/embeddings")
-
-Result = TypeVar("Result")
 
 
 class OpenAIResource:
@@ -65,7 +63,7 @@ class OpenAIResource:
         return handle
 
 
-async def _unless_gone(request: Request, answer: "Awaitable[Result]") -> Result:
+async def _unless_gone(request: Request, answer: Awaitable[Reply]) -> Reply:
     """The answer, which is cancelled when the client goes. Raises ClientDisconnect then."""
     answering = asyncio.ensure_future(answer)
     going = asyncio.ensure_future(_gone(request.receive))
@@ -73,12 +71,22 @@ async def _unless_gone(request: Request, answer: "Awaitable[Result]") -> Result:
         await asyncio.wait({answering, going}, return_when=asyncio.FIRST_COMPLETED)
         if not answering.done():
             raise ClientDisconnect
-        return await answering
+    except BaseException:
+        await _dropped(answering)
+        raise
     finally:
         going.cancel()
-        if not answering.done():
-            answering.cancel()
-            await asyncio.wait({answering})
+    return answering.result()
+
+
+async def _dropped(answering: asyncio.Future[Reply]) -> None:
+    """End the call, or the stream of one that has just been answered."""
+    answering.cancel()
+    await asyncio.wait({answering})
+    if answering.cancelled() or answering.exception() is not None:
+        return
+    if (stream := answering.result().stream) is not None:
+        await stream.close()
 
 
 async def _gone(receive: Receive) -> None:
