@@ -12,11 +12,11 @@ from serving.attribution import Attribution
 from serving.booking import Attempt
 from serving.deciding import Asked
 from serving.routing.router import Decision
+from serving.upstream.flaws import OUTPUT_LIMITS
 
 Path = Literal["/chat/completions", "/responses", "/embeddings"]
 
 _TEXTS: Final = ("messages", "input", "prompt", "tools", "instructions", "response_format")
-_LIMITS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Job:
 
     def most_output_tokens(self) -> int | None:
         """What it allows the answer, None when it does not say."""
-        given = (self.payload.get(name) for name in _LIMITS)
+        given = (self.payload.get(name) for name in OUTPUT_LIMITS)
         return next((limit for limit in given if _is_count(limit)), None)
 
     def answers(self) -> int:

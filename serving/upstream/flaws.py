@@ -13,7 +13,8 @@ from serving.upstream.json_form import Form, fits, form_asked
 
 _LONGEST_JSON: Final = 1_000_000
 """Characters of an answer that is read as JSON; a longer one is taken as it is."""
-_LIMITS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+OUTPUT_LIMITS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+"""Fields of a request that say how long its answer may be."""
 _CALLS: Final = ("tool_calls", "function_call")
 _OTHER: Final = ("audio", "images")
 """Of a message: what may be an answer beside text and calls of tools."""
@@ -117,7 +118,7 @@ def _kind(part: object) -> object:
 
 def _reached_the_clients_limit(answer: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
     """Whether the answer is as long as the client allowed; where no usage tells, whenever it gave a limit."""
-    limit = next((asked[name] for name in _LIMITS if asked.get(name) is not None), None)
+    limit = next((asked[name] for name in OUTPUT_LIMITS if asked.get(name) is not None), None)
     if not isinstance(limit, int):
         return False
     choices = answer.get("choices")
