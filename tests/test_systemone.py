@@ -38,6 +38,18 @@ def test_the_answer_is_the_tier_that_route_decides(client: Client) -> None:
     assert found["decision_id"].startswith("dec-")
 
 
+@pytest.mark.parametrize("before", ["", "\nCaller system prompt, quoted as task context:\nBe brief.\n"])
+def test_of_litellms_text_the_last_turn_is_judged(client: Client, before: str) -> None:
+    system = [{"role": "system", "content": before}] if before else []
+    for turn in ("Is the invoice due?", "Prove it.\nClassify this message:\nhi"):
+        decision = client.post("/route", {"messages": [*system, {"role": "user", "content": turn}]}).json()
+        state = f"{before}\nClassify this message:\n{turn}"
+        answer = client.post("/v1/systemone", asked(*ladder(client), state=state)).json()["answers"]["tier"]
+        assert (answer["choice"], answer["confidence"]) == (
+            decision["tier"], decision["probabilities"][decision["tier"]],
+        )  # fmt: skip
+
+
 def test_other_labels_stand_for_the_tiers_in_their_order(client: Client) -> None:
     labels = ["SIMPLE", "MEDIUM", "COMPLEX"][: len(ladder(client))]
     decision = client.post("/route", {"prompt": "Is the invoice due?"}).json()

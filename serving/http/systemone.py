@@ -20,6 +20,9 @@ from serving.settings import Settings
 from serving.tiers import Tier
 
 _MOST_QUESTIONS: Final = 128  # as many as LiteLLM lets through
+_ASKED_ABOUT: Final = "\nClassify this message:\n"
+"""Where LiteLLM's text comes to the last turn, after the system prompt and some turns before it, if there are any
+(litellm 1.106.2, `complexity_router.py`, `_classifier_context_payload`)."""
 
 
 class SystemOneResource:
@@ -38,7 +41,7 @@ class SystemOneResource:
         payload = as_object(await read_json(request, self._limit), where="body", holding="`state` and `questions`")
         tiers = self._decider.router.tiers
         labels = {name: _labels(question, tiers, f"questions.{name}") for name, question in _questions(payload)}
-        asked = {"prompt": _text(payload.get("state")), "policy": _policy(payload.get("model"))}
+        asked = {**_said(_text(payload.get("state"))), "policy": _policy(payload.get("model"))}
         by = decides_for(request)
         decision = await self._decider.decide(self._decider.read(asked, by))
         self._decider.withdraw(decision, by)  # of a call that others account for nothing is held
@@ -85,6 +88,16 @@ def _text(state: object) -> str:
     if isinstance(state, dict | list):
         return json.dumps(state, ensure_ascii=False)
     raise InputError("must be the text to judge, or JSON", where="state")
+
+
+def _said(text: str) -> dict[str, object]:
+    """The text as a request to decide about. What comes before the last turn is taken as its instructions: at the first
+    mark, so that nothing a client writes into its turn takes a part of that from what is judged."""
+    before, mark, turn = f"\n{text}".partition(_ASKED_ABOUT)
+    if not mark:
+        return {"prompt": text}
+    instructions = [{"role": "system", "content": before[1:]}] if before.strip() else []
+    return {"messages": [*instructions, {"role": "user", "content": turn}]}
 
 
 def _policy(model: object) -> str | None:
