@@ -1,9 +1,10 @@
 """Hard budgets before calls of models by their names: what is held, what is refused, what is let go."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -59,6 +60,28 @@ def test_what_is_held_is_let_go_whatever_comes_of_the_call(tmp_path: Path, bundl
         with pytest.raises(openai.BadRequestError):
             ask(through, temperature=3)
     assert held(tmp_path) == 0
+
+
+@pytest.mark.parametrize("model", ["auto", "small"])
+def test_what_is_held_is_let_go_where_a_client_leaves_before_the_call(
+    tmp_path: Path, bundle: Bundle, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    limited(tmp_path, 1)
+    reserve, were_held = SqliteLedger.reserve, []
+
+    def late(*told: Any) -> Future[Any]:
+        """Held, but not said to be: as where the disk is slow."""
+        reserve(*told).result()
+        were_held.append(held(tmp_path))
+        return Future()
+
+    monkeypatch.setattr(SqliteLedger, "reserve", late)
+    with gateway(tmp_path, bundle, stand_in) as url, client_of(url) as through:
+        with pytest.raises(openai.APITimeoutError):
+            ask(through.with_options(timeout=0.5), model=model)
+        assert [amount > 0 for amount in were_held] == [True]
+        assert eventually(lambda: held(tmp_path) == 0)
+        assert stand_in.attempts.total() == 0
 
 
 def test_calls_at_once_hold_beside_each_other(tmp_path: Path, bundle: Bundle) -> None:
