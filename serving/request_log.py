@@ -7,13 +7,9 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from serving.attribution import Attribution
 from serving.chat import Conversation
 from serving.classifier.features import FEATURES_VERSION
-from serving.classifier.quantised import quantised
 from serving.classifier.text_key import text_key
 from serving.errors import LedgerError
 from serving.ledger.access import LedgerAccess
@@ -60,7 +56,7 @@ class RequestLog:
             self._on_failure("unwritten")
             return
         decision, prediction = considered
-        (embedding, scale), memo = _kept(prediction.embedding), router.classifier.memo
+        (embedding, scale), memo = prediction.embedding or (None, None), router.classifier.memo
         store.log(
             LoggedDecision(
                 id=decision.id,
@@ -116,11 +112,3 @@ class RequestLog:
     def _done(self, future: "Future[None]") -> None:
         if isinstance(future.exception(), LedgerError):  # the ledger has said why
             self._on_failure("unwritten")
-
-
-def _kept(embedding: NDArray[np.float32] | None) -> tuple[bytes | None, float | None]:
-    """An embedding as int8 with its scale: 388 bytes for 384 numbers."""
-    if embedding is None:
-        return None, None
-    codes, scale = quantised(embedding[None, :])
-    return codes[0].tobytes(), float(scale[0])

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,10 @@ from serving.classifier.bundle import Bundle
 from serving.classifier.encoder import Embedding, EmbeddingMemo
 from serving.classifier.features import estimated_input_tokens, text_features
 from serving.classifier.latest import Latest
+from serving.classifier.quantised import quantised
 from serving.errors import BundleError, EncoderError
 
-_REMEMBERED: Final = 10_000  # predictions by features alone
+_REMEMBERED: Final = 10_000  # predictions, where there is no encoder to say how many
 GOLDEN_TOLERANCE: Final = 0.03
 """Largest accepted mean gap of golden probabilities between here and where the bundle was trained. Other processors
 and onnxruntimes move it by .0005 to .006, a mistake by .15; a single one may jump with a tree by .2. Source:
@@ -25,7 +26,8 @@ docs/decisions/2026-11-24-encoder-graph.md."""
 class Prediction:
     """One conversation: float64 (k,) per tier, cheapest first; `fallback`: the features alone were used.
 
-    features: float32 (f,). embedding: float32 (d,), None where the features alone were used.
+    features: float32 (f,). embedding: int8 (d,) as bytes with its scale, None where the features alone were used.
+    Arrays are read-only.
     """
 
     proba: NDArray[np.float64]
@@ -33,12 +35,7 @@ class Prediction:
     input_tokens: float
     fallback: bool
     features: NDArray[np.float32]
-    embedding: NDArray[np.float32] | None
-
-
-class _Predicted(NamedTuple):
-    proba: NDArray[np.float64]
-    output_tokens: NDArray[np.float64]
+    embedding: tuple[bytes, float] | None
 
 
 class Classifier:
@@ -50,38 +47,37 @@ class Classifier:
             raise BundleError("the bundle was trained with another encoder than the one loaded; train it again")
         self.bundle = bundle
         self.memo = memo
-        self._latest: Latest[_Predicted] = Latest(_REMEMBERED if memo is None else memo.capacity)
+        self._latest: Latest[Prediction] = Latest(_REMEMBERED if memo is None else memo.capacity)
 
     def remembers(self, conversation: Conversation) -> bool:
         """Whether `predict` will be quick: it does not have to run the encoder."""
-        return self.memo is None or self.memo.cached(conversation.last_user_text) is not None
+        if self.memo is None or self._latest.get(_key(conversation)) is not None:
+            return True
+        return self.memo.cached(conversation.last_user_text) is not None
 
     def predict(self, conversation: Conversation) -> Prediction:
         """P(acceptable) and expected tokens of each tier. An encoder that fails costs quality, not the answer."""
-        embedding = self.embedding(conversation)
-        features = text_features(conversation)
-        predicted = self._predicted(None if embedding is None else embedding.vector, features)
-        return Prediction(
-            proba=predicted.proba,
-            output_tokens=predicted.output_tokens,
-            input_tokens=estimated_input_tokens(conversation),
-            fallback=embedding is None,
-            features=features,
-            embedding=None if embedding is None else embedding.vector,
-        )
-
-    def _predicted(self, vector: NDArray[np.float32] | None, features: NDArray[np.float32]) -> _Predicted:
-        """What the heads say: 1.4 ms of CPU, or what they said the last time, which follows from these alone."""
-        seen = features.tobytes() if vector is None else vector.tobytes() + features.tobytes()
-        key = hashlib.blake2b(seen, digest_size=16).digest()
+        key = _key(conversation)
         if (known := self._latest.get(key)) is not None:
             return known
+        embedding = self.embedding(conversation)
+        vector = None if embedding is None else embedding.vector
+        features = text_features(conversation)
         said = self.bundle.predict(None if vector is None else vector[None, :], features[None, :])
-        predicted = _Predicted(np.asarray(said.proba[0], np.float64), np.asarray(said.output_tokens[0], np.float64))
-        for array in predicted:
+        proba, output_tokens = (np.asarray(of[0], np.float64) for of in (said.proba, said.output_tokens))
+        for array in (proba, output_tokens, features):
             array.flags.writeable = False  # it will be given out again
-        self._latest.put(key, predicted)
-        return predicted
+        prediction = Prediction(
+            proba=proba,
+            output_tokens=output_tokens,
+            input_tokens=estimated_input_tokens(conversation),
+            fallback=vector is None,
+            features=features,
+            embedding=None if vector is None else _as_int8(vector),
+        )
+        if vector is not None or self.memo is None:  # an encoder that failed is asked again
+            self._latest.put(key, prediction)
+        return prediction
 
     def check_golden(self) -> None:
         """Compare the golden prompts with what this machine computes. Raises BundleError beyond the tolerance."""
@@ -105,3 +101,19 @@ class Classifier:
             return self.memo.embed(conversation.last_user_text)
         except EncoderError:
             return None
+
+
+def _as_int8(vector: NDArray[np.float32]) -> tuple[bytes, float]:
+    """388 bytes for 384 numbers: as the request log keeps it."""
+    codes, scale = quantised(vector[None, :])
+    return codes[0].tobytes(), float(scale[0])
+
+
+def _key(conversation: Conversation) -> bytes:
+    """Of all that a prediction follows from; the text is not kept. No UTF-8 has the byte before the counts."""
+    counts = (
+        conversation.total_chars, conversation.system_chars, conversation.messages, conversation.user_turns,
+        conversation.tools, conversation.images, conversation.wants_json,
+    )  # fmt: skip
+    said = b"%b\xff%d %d %d %d %d %d %d" % (conversation.last_user_text.encode("utf-8", "surrogatepass"), *counts)
+    return hashlib.blake2b(said, digest_size=16).digest()

@@ -154,8 +154,8 @@ def build_app(
             await asyncio.to_thread(traces.close)
 
     routes = [
-        *Decisions(decider, settings).routes(),
         *OpenAIResource(completions, decider, upstreams, settings).routes(),
+        *Decisions(decider, settings).routes(),
         *SystemOneResource(decider, settings).routes(),
         *LedgerResource(access, settings, prices, on_event, lambda: promoted.router.tiers).routes(),
         *FeedbackResource(access, log, metrics).routes(),

@@ -31,5 +31,10 @@ def expected_costs(tiers: Sequence[Tier], input_tokens: FloatArray, output_token
     """
     if not priced(tiers):
         return np.broadcast_to(np.linspace(0, 1, len(tiers)), output_tokens.shape)
-    prices = np.array([(tier.input_pico_usd, tier.output_pico_usd) for tier in tiers], np.float64) / PICO_PER_USD
+    prices = usd_per_token(tiers)
     return np.asarray(input_tokens[:, None] * prices[:, 0] + output_tokens * prices[:, 1], np.float64)
+
+
+def usd_per_token(tiers: Sequence[Tier]) -> NDArray[np.float64]:
+    """(k, 2): of a token in and of one out at each tier, all of which have prices."""
+    return np.array([(tier.input_pico_usd, tier.output_pico_usd) for tier in tiers], np.float64) / PICO_PER_USD
