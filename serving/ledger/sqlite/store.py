@@ -33,8 +33,6 @@ INSERT: Final = (
 )
 _KEPT: Final = ("time", "user", "session_id", "request_id")
 """Of an event that is settled, these stay as they are: its names may have been forgotten since it was started."""
-_SETTLED: Final = tuple(name for name in COLUMNS if name not in ("tenant", "key"))
-_SETTLE: Final = f"UPDATE events SET {', '.join(f'{name} = ?' for name in _SETTLED)} WHERE tenant = ? AND key = ?"
 _STARTED: Final = f"SELECT {', '.join(COLUMNS)} FROM events WHERE tenant = ? AND key = ? AND status = 'started'"
 
 _Write = Callable[[Rollups], Any]
@@ -215,12 +213,20 @@ class SqliteLedger:
             return False
         before = event_of(started)
         settled = _settled(event, before)
-        values = dict(zip(COLUMNS, row_of(settled), strict=True))
-        self._connection.execute(_SETTLE, (*(values[name] for name in _SETTLED), event.tenant, event.key))
+        self._settle(settled, started)
         sums.add(before, -1)
         sums.add(settled)
         self._spend(settled, before, sums)
         return True
+
+    def _settle(self, event: Event, started: Sequence[object]) -> None:
+        """Write what is not as it was: an index is written again whenever a column of it is set, to whatever."""
+        row = zip(COLUMNS, row_of(event), started, strict=True)
+        changed = {name: value for name, value, before in row if value != before}
+        names = ", ".join(f"{name} = ?" for name in changed)
+        self._connection.execute(
+            f"UPDATE events SET {names} WHERE tenant = ? AND key = ?", (*changed.values(), event.tenant, event.key)
+        )
 
     def _put_budget(self, budget: Budget) -> None:
         budgets.put(self._connection, budget)
