@@ -5,8 +5,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import bentoml
+from bentoml._internal.server.http import traffic
 from bentoml.exceptions import BentoMLException
 from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.bento import BENTO_MODEL
 from serving.errors import TierwiseError
@@ -64,6 +66,21 @@ def _rules(settings: Settings, metrics: Metrics) -> Rules:
     )
 
 
+class _Untimed:
+    """In place of BentoML's, which ends every request after `traffic.timeout` in an error of a shape of its own, an
+    answer that a provider is long about as well, and keeps a timer of each until then: .6 KB a call, and walks of the
+    garbage collector over all of them. Our limits are in the application: of a body, and of an answer's begin.
+    """
+
+    def __init__(self, app: ASGIApp, timeout: float) -> None:  # noqa: ARG002 -- as BentoML makes it
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+traffic.TimeoutMiddleware = _Untimed
+
 try:
     _settings = read_settings()
     _app = _application(_settings)
@@ -76,7 +93,6 @@ except TierwiseError as error:  # an import that fails would be tried again for 
     name="tierwise",
     workers=_settings.workers,
     http={"host": _settings.host, "port": _settings.port},
-    traffic={"timeout": 120},
     # Tracing costs 0.4 ms of CPU a request even without an exporter; BentoML's own metrics make a series of
     # every path that anybody tries; its access log is a line a request.
     tracing={"excluded_urls": ".*"},

@@ -1,5 +1,7 @@
 """What goes wrong at a provider: what the client gets, and what the ledger has of it."""
 
+import json
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +176,20 @@ def eventually(found: Callable[[], bool], within_s: float = 5.0) -> bool:
     while not found() and time.monotonic() < end:
         time.sleep(0.02)
     return found()
+
+
+def test_a_body_that_does_not_come_is_no_request(
+    tmp_path: Path, bundle: Bundle, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.http.body._WITHIN_S", 0.2)
+    with gateway(tmp_path, bundle, stand_in) as url, socket.socket() as client:
+        client.connect(("127.0.0.1", int(httpx.URL(url).port or 0)))
+        client.settimeout(10)
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: here\r\ncontent-length: 100\r\n\r\n{")
+        came = b"".join(iter(lambda: client.recv(65_536), b""))  # until it is closed
+    head, _, body = came.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(body)["error"]["message"] == "body: did not come within 0.2 s; send it again"
 
 
 def test_a_client_that_leaves_a_stream_ends_the_providers_call_and_pays_for_what_came(

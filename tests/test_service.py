@@ -20,6 +20,7 @@ from serving.routing.promoted import Pointer, pointed_to
 from tests import server
 from tests.factories import point
 from tests.server import Server
+from tests.stand_in.server import StandIn, running
 from training.registry import Registry
 
 _GIVE_UP_AFTER_S = 20.0  # on a busy machine; how soon a promotion is followed, `make bench` measures
@@ -182,6 +183,18 @@ def test_errors_have_one_shape_behind_bentoml_too(
     response = service.client.request(method, path, content=body)
     assert response.status_code == status
     assert list(response.json()["error"]) == ["message", "type", "param", "code"]
+
+
+def test_an_answer_may_take_longer_than_bentoml_waits(tmp_path: Path, home: Path) -> None:
+    with running(StandIn(models=("small",), latency_s=2.5)) as url:
+        told = {
+            "TIERWISE_UPSTREAMS": json.dumps([{"name": "stand-in", "base_url": url, "key_env": "STAND_IN_KEY"}]),
+            "STAND_IN_KEY": "made-up",
+            "BENTOML_CONFIG_OPTIONS": "services.tierwise.traffic.timeout=1",
+        }
+        with server.serving(home, tmp_path, **told) as other:
+            body = {"model": "small", "messages": [{"role": "user", "content": "hello"}]}
+            assert other.client.post("/v1/chat/completions", json=body).status_code == 200
 
 
 def test_promotions_are_followed_without_a_failed_request(service: Server, promoted: Callable[[int], str]) -> None:

@@ -283,8 +283,8 @@ def _expect(promoted: PromotedRouter, policy: Policy, metrics: Metrics) -> None:
 def _settle_garbage_collection() -> None:
     """Keep what is loaded out of the collector's walks, which otherwise stop a worker for tens of milliseconds.
 
-    The timeout middleware leaves a timer for every request, so full collections come often without this.
-    Thresholds: fewer walks than CPython's 700, 10, 10, measured as p99 106 → 5 ms at 16 requests at once.
+    Thresholds: fewer walks than CPython's 700, 10, 10, measured as p99 106 → 5 ms at 16 requests at once, when BentoML
+    still left a timer for each.
     """
     gc.collect()
     gc.freeze()

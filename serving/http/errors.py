@@ -18,16 +18,24 @@ class BodyTooLarge(InputError):
     """A request body over the limit."""
 
 
+class BodyTooSlow(InputError):
+    """A request body that does not come."""
+
+
 def error_object(message: str, kind: str, where: str | None, code: str | None = None) -> dict[str, object]:
     """The `error` of an error body: message, type, param (the offending field) and code."""
     return {"message": message, "type": kind, "param": where, "code": code}
 
 
 def on_input_error(_request: Request, error: Exception) -> Response:
-    """400, 404 for an unknown model, 413 for a body over the limit: says what was wrong, where, and what to do."""
+    """400, 404 for an unknown model, 408 and 413 for a body that takes too long or is over the limit: says what was
+    wrong, where, and what to do.
+    """
     where = error.where if isinstance(error, InputError) else None
     unknown = isinstance(error, UnknownModelError)
     body = error_object(str(error), "invalid_request_error", where, "model_not_found" if unknown else None)
+    if isinstance(error, BodyTooSlow):  # what still comes of it is no request
+        return JSONResponse({"error": body}, status_code=408, headers={"Connection": "close"})
     status = 404 if unknown else 413 if isinstance(error, BodyTooLarge) else 400
     return JSONResponse({"error": body}, status_code=status)
 

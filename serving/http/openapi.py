@@ -34,7 +34,7 @@ def document(settings: Settings) -> Json:
     ]  # fmt: skip
     call = RecordedCall.model_json_schema(ref_template="#/components/schemas/{model}")
     batch = _batch_request(settings.max_batch_requests)
-    answers = {"BatchAnswer": _BATCH_ANSWER, "Error": _ERROR, "ErrorDetail": _ERROR_DETAIL, "TimedOut": _TIMED_OUT}
+    answers = {"BatchAnswer": _BATCH_ANSWER, "Error": _ERROR, "ErrorDetail": _ERROR_DETAIL}
     answers |= {"RecordedCall": call, "LedgerEvent": _LEDGER_EVENT, "LedgerReport": _LEDGER_REPORT}
     answers |= {"GivenFeedback": feedback, "Feedback": _FEEDBACK}
     return {
@@ -116,6 +116,7 @@ def _call(name: str, schema: str) -> Json:
             "404": _answer("There is no such model", ref("Error")),
             "429": _NO_MONEY,
             "502": _answer("No provider gave an answer", ref("Error")),
+            "504": _answer("No answer began in time", ref("Error")),
             "503": _answer("Models fail and none is asked for now, or the ledger cannot be written", ref("Error")),
         },
     }
@@ -217,14 +218,13 @@ _ERROR_DETAIL: Final[Json] = {
         },
     },
 }
-_TIMED_OUT: Final[Json] = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 _REFUSALS: Final[Json] = {
     "400": _answer("Not JSON, or a field that is wrong", ref("Error")),
     "401": _answer("A key is needed, and none came that is known", ref("Error")),
     "403": _answer("The key does not open this, or not this model", ref("Error")),
+    "408": _answer("The body took more than a minute to come", ref("Error")),
     "413": _answer("Larger than the limit", ref("Error")),
     "500": _answer("A defect of the service, whose log has the traceback", ref("Error")),
-    "504": _answer("Not answered, or not received, within two minutes", ref("TimedOut")),
 }
 _NO_MONEY: Final = _answer("A hard budget of who asks cannot bear the call, or the key comes too often", ref("Error"))
 _UNWRITTEN: Final = _answer("The ledger cannot be written or read; nothing was recorded", ref("Error"))
