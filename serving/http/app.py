@@ -23,7 +23,7 @@ from serving.completion import Completions
 from serving.deciding import Decider
 from serving.errors import AccessError, BudgetError, InputError, LedgerError, UpstreamError
 from serving.escalation import Escalation
-from serving.http.auth import Guard, KeyRing
+from serving.http.auth import PROBES, Guard, KeyRing
 from serving.http.decisions import Decisions
 from serving.http.docs import docs_routes
 from serving.http.errors import (
@@ -64,7 +64,6 @@ logger = logging.getLogger(__name__)
 
 _LOOK_EVERY_S: Final = 1.0
 _EXPIRE_EVERY_S: Final = 3600.0
-_PROBES: Final = ("/healthz", "/livez", "/readyz")  # BentoML answers them, and leaves other methods to us
 _FOLLOWED: Final = (
     "/route", "/route/batch", "/ledger/events", "/v1/feedback", "/v1/chat/completions", "/v1/responses",
     "/v1/embeddings", "/v1/systemone",
@@ -181,7 +180,7 @@ def _answering(
 ) -> Starlette:
     """The application that answers on these paths, and on any other with an error in the shape of every error."""
     allowed = {route.path: sorted(route.methods or ()) for route in routes}
-    allowed |= {path: ["GET", "HEAD"] for path in _PROBES}
+    allowed |= {path: ["GET", "HEAD"] for path in PROBES}
     count = Middleware(CountRequests, metrics=metrics, paths=frozenset(allowed))
 
     async def anything_else(request: Request) -> Response:

@@ -17,7 +17,9 @@ from serving.ledger.access import LedgerAccess
 
 logger = logging.getLogger(__name__)
 
-OPEN: Final = frozenset({"/healthz", "/livez", "/readyz", "/docs", "/openapi.json"})
+PROBES: Final = ("/healthz", "/livez", "/readyz")
+"""BentoML answers them, and leaves other methods to us."""
+OPEN: Final = frozenset({*PROBES, "/docs", "/openapi.json"})
 """Paths that say nothing about anybody's calls."""
 _SCOPES: Final[Mapping[str, Scope]] = {
     "/route": "call", "/route/batch": "call", "/ledger/events": "call", "/v1/chat/completions": "call",

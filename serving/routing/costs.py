@@ -29,12 +29,20 @@ def expected_costs(tiers: Sequence[Tier], input_tokens: FloatArray, output_token
     In USD when every tier has prices. Otherwise in units of the ladder, 0 for the cheapest to 1 for the top:
     an unknown price is not a free one.
     """
-    if not priced(tiers):
-        return np.broadcast_to(np.linspace(0, 1, len(tiers)), output_tokens.shape)
-    prices = usd_per_token(tiers)
+    return costs_at(usd_per_token(tiers), input_tokens, output_tokens)
+
+
+def costs_at(
+    prices: NDArray[np.float64] | None, input_tokens: FloatArray, output_tokens: FloatArray
+) -> NDArray[np.float64]:
+    """The same at prices of `usd_per_token`."""
+    if prices is None:
+        return np.broadcast_to(np.linspace(0, 1, output_tokens.shape[1]), output_tokens.shape)
     return np.asarray(input_tokens[:, None] * prices[:, 0] + output_tokens * prices[:, 1], np.float64)
 
 
-def usd_per_token(tiers: Sequence[Tier]) -> NDArray[np.float64]:
-    """(k, 2): of a token in and of one out at each tier, all of which have prices."""
+def usd_per_token(tiers: Sequence[Tier]) -> NDArray[np.float64] | None:
+    """(k, 2): of a token in and of one out at each tier; None unless all have prices."""
+    if not priced(tiers):
+        return None
     return np.array([(tier.input_pico_usd, tier.output_pico_usd) for tier in tiers], np.float64) / PICO_PER_USD

@@ -15,7 +15,7 @@ from serving.chat import Conversation
 from serving.classifier.bundle import Threshold
 from serving.classifier.classifier import Classifier, Prediction
 from serving.errors import BundleError, InputError
-from serving.routing.costs import expected_costs, priced, usd_per_token
+from serving.routing.costs import costs_at, expected_costs, usd_per_token
 from serving.routing.eligibility import eligible_tiers
 from serving.routing.explanation import Explanation, feature_effects, nearest_prompts, tier_scores
 from serving.routing.policy import DEFAULT_POLICY, Policy
@@ -135,9 +135,8 @@ class Router:
         self.classifier = classifier
         self.version = version
         self.name = f"{version}@{classifier.bundle.digest[:12]}"
-        self._priced = priced(self.tiers)
-        self._usd_per_token = usd_per_token(self.tiers) if self._priced else None
-        self._steps = np.linspace(0, 1, len(names))  # what a call costs where prices are unknown
+        self._usd_per_token = usd_per_token(self.tiers)
+        self._priced = self._usd_per_token is not None
         self._top_only = np.eye(len(names))[-1]  # what a call costs under `share`
         self._surcharges: dict[tuple[float, float, bool, bool], float] = {}
         unchanged = tiers is None or (not by_position and _prices(self.tiers) == _prices(manifest.tiers))
@@ -334,12 +333,9 @@ class Router:
         return proba, proba - mu * costs
 
     def _costs(self, prediction: Prediction) -> NDArray[np.float64]:
-        """As `expected_costs`, of one prompt."""
-        if self._usd_per_token is None:
-            return self._steps
         output_tokens = prediction.output_tokens[self._columns]
-        costs = prediction.input_tokens * self._usd_per_token[:, 0] + output_tokens * self._usd_per_token[:, 1]
-        return np.asarray(costs, np.float64)
+        costs = costs_at(self._usd_per_token, np.array([prediction.input_tokens]), output_tokens[None, :])
+        return np.asarray(costs[0], np.float64)
 
     def _chosen_again(self, thresholds: Sequence[Threshold], *, fallback: bool = False) -> tuple[Threshold, ...]:
         """Thresholds for other prices than those of the bundle, from the calibration set it carries."""
